@@ -1,0 +1,13 @@
+//! Tells the linker where the addon and the test binaries find MLX at run time.
+
+fn main() {
+    #[cfg(feature = "node")]
+    napi_build::setup();
+
+    let dist = std::env::var("DEP_MLXC_DIST").expect("mlx-sys exports its library folder");
+    let relative = std::env::var("DEP_MLXC_RPATH").expect("mlx-sys exports its relative library folder");
+    // Beside the addon first, so that a moved or published folder works; then where this build put it.
+    let origin = if cfg!(target_os = "macos") { "@loader_path" } else { "$ORIGIN" };
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,{origin}/{relative}");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{dist}");
+}

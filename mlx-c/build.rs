@@ -1,0 +1,143 @@
+//! Finds MLX, compiles MLX-C against it and tells Cargo how to link both. Nothing outside this folder knows how MLX got here.
+//!
+//! Environment:
+//! - `MLX_NODE_FLAVOUR` = cpu | metal | cuda12 | cuda13 (default: metal on macOS, cpu elsewhere)
+//! - `MLX_DIR` = folder of an MLX you already have (holds `include/mlx` and `lib/libmlx.*`); nothing is downloaded then
+//! - `PYTHON` = the Python whose pip downloads MLX (default: python3)
+
+mod wheels;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    for name in ["MLX_NODE_FLAVOUR", "MLX_DIR", "PYTHON", "CXX"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    for file in ["build.rs", "wheels.rs", "compat/format"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    if let Err(message) = build() {
+        eprintln!("\nerror: {message}\n");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    let crate_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap());
+    let os = env::var("CARGO_CFG_TARGET_OS").unwrap();
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap();
+    let flavour = env::var("MLX_NODE_FLAVOUR")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| if os == "macos" { "metal" } else { "cpu" }.to_string());
+
+    let (prefix, relative) = match env::var_os("MLX_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => {
+            let dir = PathBuf::from(dir);
+            let rpath = dir.join("lib");
+            (dir, rpath.display().to_string())
+        }
+        None => {
+            let dist = crate_dir.join("dist").join(format!("{flavour}-{}", wheels::MLX_VERSION));
+            wheels::fetch(&flavour, &os, &arch, &dist)?;
+            let relative = format!("mlx-c/dist/{flavour}-{}/mlx/lib", wheels::MLX_VERSION);
+            (dist.join("mlx"), relative)
+        }
+    };
+    let lib = prefix.join("lib");
+    let include = prefix.join("include");
+    if !include.join("mlx/mlx.h").is_file() {
+        return Err(format!(
+            "no MLX headers in {}. MLX_DIR must name a folder with include/mlx/mlx.h and lib/libmlx; unset it to have MLX downloaded.",
+            include.display()
+        ));
+    }
+
+    compile_mlx_c(&include, &os)?;
+
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-lib=dylib=mlx");
+    if os == "macos" {
+        println!("cargo:rustc-link-lib=dylib=c++");
+        println!("cargo:rustc-link-lib=framework=Foundation");
+        println!("cargo:rustc-link-lib=framework=Metal");
+        println!("cargo:rustc-link-lib=framework=Accelerate");
+    } else {
+        println!("cargo:rustc-link-lib=dylib=stdc++");
+        println!("cargo:rustc-link-lib=dylib=dl");
+    }
+    println!("cargo:rustc-env=MLX_NODE_FLAVOUR={flavour}");
+    // Read by the root build.rs as DEP_MLXC_*.
+    println!("cargo:dist={}", lib.display());
+    println!("cargo:rpath={relative}");
+    println!("cargo:flavour={flavour}");
+    Ok(())
+}
+
+fn compile_mlx_c(include: &Path, os: &str) -> Result<(), String> {
+    let source = mlx_c_source()?;
+    let mut files: Vec<PathBuf> = std::fs::read_dir(source.join("mlx/c"))
+        .map_err(|error| format!("cannot read the MLX-C sources in {}: {error}", source.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"))
+        .collect();
+    files.sort();
+
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++20").opt_level(2).warnings(false).debug(false).include(&source).include(include).files(&files);
+    if os == "macos" {
+        build.flag("-mmacosx-version-min=14.0");
+    }
+    if !has_std_format(&build) {
+        build.flag("-include").flag(Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("compat/format"));
+    }
+    build.try_compile("mlxc").map_err(|error| {
+        format!(
+            "the C++ compiler could not build MLX-C: {error}\n\
+             A C++20 compiler is needed (g++ 12 or newer, or clang 15 or newer). \
+             On Debian or Ubuntu: apt-get install g++. On macOS: xcode-select --install."
+        )
+    })
+}
+
+/// gcc 12 has C++20 but no `<format>`; `compat/format` stands in for the little that MLX-C uses.
+fn has_std_format(build: &cc::Build) -> bool {
+    let out = PathBuf::from(env::var("OUT_DIR").unwrap());
+    let probe = out.join("has_format.cpp");
+    if std::fs::write(&probe, "#include <format>\nint main() { return std::format(\"{}\", 1).size() != 1; }\n").is_err() {
+        return true;
+    }
+    let Ok(compiler) = build.try_get_compiler() else { return true };
+    compiler
+        .to_command()
+        .args(["-fsyntax-only", "-std=c++20"])
+        .arg(&probe)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .map(|status| status.success())
+        .unwrap_or(true)
+}
+
+/// The folder of the C++ sources inside the pinned crates.io package.
+fn mlx_c_source() -> Result<PathBuf, String> {
+    let output = Command::new(env::var("CARGO").unwrap())
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .current_dir(env::var("CARGO_MANIFEST_DIR").unwrap())
+        .output()
+        .map_err(|error| format!("cannot run cargo metadata: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|package| package["name"] == "mlx-sys" && !package["source"].is_null())
+        .and_then(|package| package["manifest_path"].as_str())
+        .and_then(|manifest| Path::new(manifest).parent())
+        .map(|folder| folder.join("src/mlx-c"))
+        .ok_or_else(|| "Cargo.lock does not name the crate that holds MLX-C; restore it from git.".to_string())
+}

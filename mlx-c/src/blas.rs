@@ -1,0 +1,141 @@
+//! Binds MLX's BLAS and LAPACK calls to OpenBLAS.
+//!
+//! The Linux binaries of MLX link the reference BLAS, which is 10 to 30 times slower. This library exports the names that
+//! libmlx imports; the dynamic linker finds ours first, and each jumps to OpenBLAS (`scipy-openblas32`, whose own names
+//! carry the prefix `scipy_`). Where OpenBLAS is not there (an MLX of the user's), the jump goes to the library that MLX links.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+macro_rules! routines {
+    ($($index:literal $name:ident)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        static mut TARGETS: [*const c_void; NAMES.len()] = [std::ptr::null(); NAMES.len()];
+
+        // A jump leaves registers and stack as the caller set them, so it serves every signature,
+        // Fortran's hidden string lengths included.
+        $(
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name() {
+                #[cfg(target_arch = "x86_64")]
+                core::arch::naked_asm!(
+                    "jmp qword ptr [rip + {targets} + {offset}]",
+                    targets = sym TARGETS,
+                    offset = const 8 * $index,
+                );
+                #[cfg(target_arch = "aarch64")]
+                core::arch::naked_asm!(
+                    "adrp x16, {targets}",
+                    "add x16, x16, :lo12:{targets}",
+                    "ldr x16, [x16, #{offset}]",
+                    "br x16",
+                    targets = sym TARGETS,
+                    offset = const 8 * $index,
+                );
+            }
+        )*
+
+        /// Keeps the linker from dropping routines that only libmlx refers to.
+        #[used]
+        static EXPORTS: [unsafe extern "C" fn(); NAMES.len()] = [$($name),*];
+    };
+}
+
+routines! {
+    0 cblas_sgemm 1 cblas_dgemm 2 cblas_cgemm
+    3 sgeev_ 4 dgeev_ 5 cgeev_
+    6 sgesdd_ 7 dgesdd_ 8 cgesdd_
+    9 ssyevd_ 10 dsyevd_ 11 cheevd_
+    12 sgeqrf_ 13 dgeqrf_ 14 sorgqr_ 15 dorgqr_
+    16 sgetrf_ 17 dgetrf_ 18 sgetri_ 19 dgetri_
+    20 spotrf_ 21 dpotrf_ 22 strtri_ 23 dtrtri_
+}
+
+/// Fills the jump table and describes the library behind it, for example `OpenBLAS 0.3.34 SkylakeX, 2 threads`.
+pub fn bind() -> &'static str {
+    static DESCRIPTION: OnceLock<String> = OnceLock::new();
+    DESCRIPTION.get_or_init(|| {
+        choose_kernels();
+        let openblas = open_openblas();
+        for (index, name) in NAMES.iter().enumerate() {
+            let target = openblas
+                .and_then(|library| symbol(library, &format!("scipy_{name}")))
+                // The next definition after ours: the BLAS that libmlx itself links.
+                .or_else(|| symbol(libc::RTLD_NEXT, name))
+                .unwrap_or(missing as *const c_void);
+            // SAFETY: runs once, before any thread can call MLX.
+            unsafe { TARGETS[index] = target };
+        }
+        match openblas.and_then(|library| symbol(library, "scipy_openblas_get_config")) {
+            Some(config) => {
+                // SAFETY: openblas_get_config takes nothing and returns a static C string.
+                let config =
+                    unsafe { CStr::from_ptr(std::mem::transmute::<*const c_void, extern "C" fn() -> *const c_char>(config)()) };
+                config.to_string_lossy().trim().to_string()
+            }
+            None => "the BLAS that MLX links (slow; scipy-openblas32 was not found)".to_string(),
+        }
+    })
+}
+
+/// OpenBLAS takes Haswell kernels on AMD's AVX-512 processors; SkylakeX ones are 1.8 times as fast there.
+/// On Intel its own choice is right. A choice of the user's stands.
+fn choose_kernels() {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx512 = std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vl");
+        if avx512 && vendor_is_amd() && std::env::var_os("OPENBLAS_CORETYPE").is_none() {
+            // SAFETY: OpenBLAS reads the variable while it loads, which happens right after this on this same thread.
+            unsafe { std::env::set_var("OPENBLAS_CORETYPE", "SKYLAKEX") };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vendor_is_amd() -> bool {
+    let leaf = core::arch::x86_64::__cpuid(0);
+    // "AuthenticAMD", spread over ebx, edx, ecx.
+    (leaf.ebx, leaf.edx, leaf.ecx) == (0x6874_7541, 0x6974_6e65, 0x444d_4163)
+}
+
+fn open_openblas() -> Option<*mut c_void> {
+    let path = openblas_path()?;
+    let name = CString::new(path.to_str()?).ok()?;
+    // SAFETY: loads a library of ours; RTLD_LOCAL keeps its names out of everybody else's way.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    (!handle.is_null()).then_some(handle)
+}
+
+/// `scipy_openblas32` lies beside the `mlx` folder whose `lib/libmlx.so` is loaded.
+fn openblas_path() -> Option<PathBuf> {
+    // SAFETY: dladdr fills a plain struct of ours; the address is that of a function in libmlx-c or libmlx.
+    let libmlx = unsafe {
+        let address = symbol(libc::RTLD_DEFAULT, "_ZN3mlx4core7versionEv").unwrap_or(super::mlx_version as *const c_void);
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(address, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        PathBuf::from(CStr::from_ptr(info.dli_fname).to_str().ok()?)
+    };
+    let root = libmlx.canonicalize().ok()?;
+    let root: &Path = root.parent()?.parent()?.parent()?;
+    let path = root.join("scipy_openblas32/lib/libscipy_openblas.so");
+    path.is_file().then_some(path)
+}
+
+fn symbol(library: *mut c_void, name: &str) -> Option<*const c_void> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: dlsym reads a valid C string and a handle from dlopen or a documented constant.
+    let address = unsafe { libc::dlsym(library, name.as_ptr()) };
+    (!address.is_null()).then_some(address.cast_const())
+}
+
+extern "C" fn missing() {
+    eprintln!("mlx-node: MLX called a BLAS routine that no loaded library has");
+    std::process::abort();
+}

@@ -1,0 +1,46 @@
+//! Raw bindings of MLX-C, and what a platform needs before MLX runs well on it (a fast BLAS, allocator settings).
+//!
+//! Only `src/mlx` of the root crate uses this.
+
+#[allow(non_camel_case_types, non_snake_case, non_upper_case_globals, clippy::all)]
+mod bindings;
+#[cfg(target_os = "linux")]
+mod blas;
+
+pub use bindings::*;
+
+/// `cpu`, `metal`, `cuda12` or `cuda13`: chosen when this crate was built.
+pub const FLAVOUR: &str = env!("MLX_NODE_FLAVOUR");
+
+/// Whether this build runs on a GPU by default.
+pub const GPU: bool = !matches!(FLAVOUR.as_bytes(), b"cpu");
+
+/// Prepares the process: binds the BLAS and sets the allocator. Call once, before the first MLX operation.
+/// Returns a description of the BLAS in use.
+pub fn prepare() -> &'static str {
+    #[cfg(target_os = "linux")]
+    {
+        keep_freed_memory();
+        blas::bind()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        "Accelerate"
+    }
+}
+
+/// Fresh large buffers cost page faults; glibc gives them back at every free unless told to keep them.
+/// MLX's element-wise loops on 64 MB arrays run ten times faster with recycled pages.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_memory() {
+    const LARGEST: libc::c_int = 1 << 30;
+    // SAFETY: mallopt only changes the allocator's settings and is documented as callable at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGEST);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
+#[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+fn keep_freed_memory() {}

@@ -1,0 +1,4 @@
+//! MLX for Node.js: arrays, Qwen models and GRPO in Rust. `node/` is the JavaScript binding; everything else is plain Rust.
+
+pub mod mlx;
+pub mod runtime;

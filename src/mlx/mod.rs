@@ -1,0 +1,38 @@
+//! The safe wrapper over MLX-C. The only `unsafe` outside `mlx-c/` is here and in `runtime/`.
+
+mod array;
+mod dtype;
+mod error;
+pub mod fast;
+pub mod memory;
+pub mod ops;
+pub mod random;
+pub(crate) mod stream;
+mod transforms;
+
+pub use array::{Array, async_eval, element_count, eval};
+pub use dtype::{Dtype, Element};
+pub use error::{Error, Result};
+pub use stream::{blas, device, gpu_available};
+pub use transforms::{checkpoint, compile_available, compiled, value_and_grad, vjp};
+
+/// The flavour this build was made for: `cpu`, `metal`, `cuda12` or `cuda13`.
+pub fn flavour() -> &'static str {
+    mlx_sys::FLAVOUR
+}
+
+/// The version of MLX that is loaded.
+pub fn version() -> Result<String> {
+    // SAFETY: makes, fills and frees a string of MLX-C's.
+    unsafe {
+        let mut text = mlx_sys::mlx_string_new();
+        let status = mlx_sys::mlx_version(&mut text);
+        let version = std::ffi::CStr::from_ptr(mlx_sys::mlx_string_data(text)).to_string_lossy().into_owned();
+        mlx_sys::mlx_string_free(text);
+        error::check(status)?;
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests;
