@@ -2,3 +2,6 @@
 
 pub mod mlx;
 pub mod runtime;
+
+#[cfg(test)]
+mod testing;
