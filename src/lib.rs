@@ -1,6 +1,8 @@
 //! MLX for Node.js: arrays, Qwen models and GRPO in Rust. `node/` is the JavaScript binding; everything else is plain Rust.
 
 pub mod mlx;
+pub mod options;
+pub mod rl;
 pub mod runtime;
 
 #[cfg(test)]

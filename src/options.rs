@@ -1,0 +1,98 @@
+//! Option objects from JSON. Unknown names and values are refused with the nearest known one.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::mlx::{Error, Result};
+
+/// Reads the options of `what`. `T` should carry `#[serde(rename_all = "camelCase", default, deny_unknown_fields)]`.
+pub fn from_json<T: DeserializeOwned>(value: Value, what: &str) -> Result<T> {
+    serde_json::from_value(value).map_err(|error| {
+        let text = error.to_string();
+        Error::Argument(format!("{what}: {}", with_hint(&text).unwrap_or(text)))
+    })
+}
+
+/// Serde lists what it expected in backquotes: first the unknown name, then the known ones.
+fn with_hint(text: &str) -> Option<String> {
+    let kind = if text.starts_with("unknown field") {
+        "option"
+    } else if text.starts_with("unknown variant") {
+        "value"
+    } else {
+        return None;
+    };
+    let mut names = text.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    let known: Vec<&str> = names.collect();
+    let hint = nearest(unknown, &known).map_or(".".into(), |name| format!("; did you mean '{name}'?"));
+    Some(format!("unknown {kind} '{unknown}'{hint} Known: {}", known.join(", ")))
+}
+
+/// The known name closest to `name`, if one is close enough to be a slip of the pen.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let folded = fold(name);
+    known
+        .iter()
+        .map(|&candidate| (edit_distance(&folded, &fold(candidate)), candidate))
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|&(distance, candidate)| distance <= (candidate.chars().count() / 3).max(2))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Case and separators aside: `epsilon_high` is `epsilonHigh`.
+fn fold(name: &str) -> Vec<char> {
+    name.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+fn edit_distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, &left) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &right) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug, Default)]
+    #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Options {
+        epsilon_high: f64,
+        level: Level,
+    }
+
+    #[derive(serde::Deserialize, Debug, Default)]
+    #[serde(rename_all = "snake_case")]
+    enum Level {
+        #[default]
+        Token,
+        Sequence,
+    }
+
+    fn message(text: &str) -> String {
+        let error = from_json::<Options>(serde_json::from_str(text).unwrap(), "grpoLoss").unwrap_err();
+        assert_eq!(error.code(), "ERR_MLX_ARGUMENT");
+        error.to_string()
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_nearest_one() {
+        assert_eq!(
+            message(r#"{"epsilonHi": 1}"#),
+            "grpoLoss: unknown option 'epsilonHi'; did you mean 'epsilonHigh'? Known: epsilonHigh, level"
+        );
+        assert!(message(r#"{"epsilon_high": 1}"#).contains("did you mean 'epsilonHigh'?"));
+        assert!(message(r#"{"level": "sequense"}"#).contains("did you mean 'sequence'?"));
+        assert_eq!(message(r#"{"colour": 1}"#), "grpoLoss: unknown option 'colour'. Known: epsilonHigh, level");
+        assert!(message(r#"{"epsilonHigh": "x"}"#).contains("invalid type"));
+    }
+}
