@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['__test__/**/*.test.ts'],
+    // Addons crash in worker threads that vitest tears down; a process per file is the supported way.
+    pool: 'forks',
+    // MLX uses all cores by itself.
+    maxWorkers: 1,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
