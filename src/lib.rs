@@ -1,6 +1,9 @@
 //! MLX for Node.js: arrays, Qwen models and GRPO in Rust. `node/` is the JavaScript binding; everything else is plain Rust.
 
+pub mod cache;
 pub mod mlx;
+pub mod models;
+pub mod nn;
 pub mod options;
 pub mod rl;
 pub mod runtime;

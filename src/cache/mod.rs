@@ -1,0 +1,5 @@
+//! What a model remembers of the tokens it has read.
+
+mod kv;
+
+pub use kv::KvCache;

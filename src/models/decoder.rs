@@ -1,0 +1,153 @@
+//! The decoder that the dense Qwen models share: embedding, pre-norm blocks, final norm, head.
+
+use crate::cache::KvCache;
+use crate::mlx::{Array, Dtype, Result, checkpoint};
+use crate::models::{CausalLm, Forward, ModelConfig};
+use crate::nn::{Attention, AttentionShape, Context, Embedding, Linear, Mlp, Module, RmsNorm, join, module_of};
+
+#[derive(Clone)]
+pub struct Block {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(config: &ModelConfig, attention: &AttentionShape, dtype: Dtype) -> Result<Self> {
+        let norm = || RmsNorm::new(config.hidden_size, config.rms_norm_eps, dtype);
+        Ok(Block {
+            input_layernorm: norm()?,
+            self_attn: Attention::new(attention, &config.rope, dtype)?,
+            post_attention_layernorm: norm()?,
+            mlp: Mlp::new(config.hidden_size, config.intermediate_size, dtype)?,
+        })
+    }
+
+    fn forward(&self, x: &Array, context: &Context, cache: Option<&mut KvCache>) -> Result<Array> {
+        let x = x.add(&self.self_attn.forward(&self.input_layernorm.forward(x)?, context, cache)?)?;
+        x.add(&self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
+    }
+
+    /// The same result, of which a gradient keeps only the inputs. The weights go in as inputs: they need gradients too.
+    fn checkpointed(&self, x: &Array, context: &Context) -> Result<Array> {
+        let mut inputs = vec![x.clone()];
+        self.visit("", &mut |_, weight| inputs.push(weight.clone()));
+        let (template, context) = (self.clone(), context.clone());
+        let run = move |inputs: &[Array]| {
+            let mut block = template.clone();
+            let mut given = inputs[1..].iter();
+            block.visit_mut("", &mut |_, weight| {
+                if let Some(array) = given.next() {
+                    *weight = array.clone();
+                }
+            });
+            Ok(vec![block.forward(&inputs[0], &context, None)?])
+        };
+        Ok(checkpoint(run, &inputs)?.swap_remove(0))
+    }
+}
+
+module_of!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
+
+pub struct Decoder {
+    config: ModelConfig,
+    embed_tokens: Embedding,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+    /// Absent where the head is the embedding.
+    lm_head: Option<Linear>,
+    checkpoint_layers: bool,
+}
+
+impl Decoder {
+    /// A model of the right shapes whose weights are zeros, lazily: loading fills them.
+    pub fn new(config: ModelConfig, attention: AttentionShape, dtype: Dtype) -> Result<Self> {
+        let layers = (0..config.num_hidden_layers).map(|_| Block::new(&config, &attention, dtype)).collect::<Result<_>>()?;
+        let tied = config.tie_word_embeddings;
+        Ok(Decoder {
+            embed_tokens: Embedding::new(config.vocab_size, config.hidden_size, dtype)?,
+            layers,
+            norm: RmsNorm::new(config.hidden_size, config.rms_norm_eps, dtype)?,
+            lm_head: if tied { None } else { Some(Linear::new(config.hidden_size, config.vocab_size, false, dtype)?) },
+            config,
+            checkpoint_layers: false,
+        })
+    }
+}
+
+impl CausalLm for Decoder {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn hidden(&self, input: Forward) -> Result<Array> {
+        let context = input.context(self.layers.len())?;
+        let mut x = self.embed_tokens.forward(input.ids)?;
+        match input.caches {
+            Some(caches) => {
+                for (layer, cache) in self.layers.iter().zip(caches) {
+                    x = layer.forward(&x, &context, Some(cache))?;
+                }
+            }
+            None => {
+                for layer in &self.layers {
+                    x = if self.checkpoint_layers {
+                        layer.checkpointed(&x, &context)?
+                    } else {
+                        layer.forward(&x, &context, None)?
+                    };
+                }
+            }
+        }
+        self.norm.forward(&x)
+    }
+
+    fn logits(&self, hidden: &Array) -> Result<Array> {
+        hidden.matmul(&self.head_weight().t()?)
+    }
+
+    fn head_weight(&self) -> &Array {
+        self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight)
+    }
+
+    fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut linears = Vec::new();
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            let mut push = |name: &str, linear| linears.push((format!("model.layers.{index}.{name}"), linear));
+            push("self_attn.q_proj", &mut attention.q_proj);
+            push("self_attn.k_proj", &mut attention.k_proj);
+            push("self_attn.v_proj", &mut attention.v_proj);
+            push("self_attn.o_proj", &mut attention.o_proj);
+            push("mlp.gate_proj", &mut mlp.gate_proj);
+            push("mlp.up_proj", &mut mlp.up_proj);
+            push("mlp.down_proj", &mut mlp.down_proj);
+        }
+        linears
+    }
+
+    fn set_checkpoint_layers(&mut self, on: bool) {
+        self.checkpoint_layers = on;
+    }
+}
+
+impl Module for Decoder {
+    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
+        self.embed_tokens.visit(&join(prefix, "model.embed_tokens"), f);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.visit(&join(prefix, &format!("model.layers.{index}")), f);
+        }
+        self.norm.visit(&join(prefix, "model.norm"), f);
+        self.lm_head.visit(&join(prefix, "lm_head"), f);
+    }
+
+    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
+        self.embed_tokens.visit_mut(&join(prefix, "model.embed_tokens"), f);
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.visit_mut(&join(prefix, &format!("model.layers.{index}")), f);
+        }
+        self.norm.visit_mut(&join(prefix, "model.norm"), f);
+        self.lm_head.visit_mut(&join(prefix, "lm_head"), f);
+    }
+}

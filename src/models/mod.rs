@@ -1,0 +1,34 @@
+//! Models by `model_type`, and their way from and to checkpoint folders.
+
+mod base;
+mod config;
+mod decoder;
+mod lora;
+mod model;
+mod qwen2;
+mod qwen3;
+mod rope_config;
+mod safetensors;
+mod weights;
+
+pub use base::{CausalLm, Forward};
+pub use config::ModelConfig;
+pub use decoder::Decoder;
+pub use lora::{DEFAULT_TARGETS, LoraConfig};
+pub use model::{LoadOptions, Model, load};
+
+use crate::mlx::{Dtype, Result};
+
+/// How a `model_type` is built. A new model is one file with one of these, and a line in `ARCHITECTURES`.
+pub struct Architecture {
+    pub model_type: &'static str,
+    /// The size of a head where `config.json` leaves it out; without one it is hidden size over heads.
+    pub default_head_dim: Option<i32>,
+    /// A model of lazy zeros.
+    pub build: fn(ModelConfig, Dtype) -> Result<Box<dyn CausalLm>>,
+}
+
+pub const ARCHITECTURES: &[Architecture] = &[qwen2::ARCHITECTURE, qwen3::ARCHITECTURE];
+
+#[cfg(test)]
+mod tests;

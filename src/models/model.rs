@@ -1,0 +1,154 @@
+//! A loaded model: the network, what its folder said about it, and its adapter.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::lora::Adapter;
+use super::safetensors::Source;
+use super::weights::{self, read_json, write_json};
+use super::{ARCHITECTURES, CausalLm, ModelConfig};
+use crate::mlx::{Array, Dtype, Error, Result, device};
+
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// float32, float16 or bfloat16. Without it float32 on the CPU, where half precision is slow, and bfloat16 on a GPU.
+    pub dtype: Option<Dtype>,
+}
+
+pub struct Model {
+    pub net: Box<dyn CausalLm>,
+    /// `config.json` as it was read.
+    pub config_json: Value,
+    pub generation_config: Option<Value>,
+    /// Of all weights but adapter factors.
+    pub dtype: Dtype,
+    pub(super) adapter: Option<Adapter>,
+}
+
+/// Loads a checkpoint folder. `progress` hears of bytes read and bytes in all; returning an error from it stops the loading.
+pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
+    let dtype = options.dtype.unwrap_or(if device() == "gpu" { Dtype::Bfloat16 } else { Dtype::Float32 });
+    if !matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16) {
+        return Err(Error::Dtype(format!("models can be held in float32, float16 or bfloat16, not {}", dtype.name())));
+    }
+    if !dir.is_dir() {
+        return Err(Error::load(dir, "there is no such folder; a model is a folder with config.json and safetensors files"));
+    }
+    let file = dir.join("config.json");
+    let config_json = read_json(&file)?;
+    let model_type = config_json.get("model_type").and_then(Value::as_str).ok_or_else(|| {
+        Error::Config(format!("{}: model_type is missing; it must name the architecture, as in \"qwen3\"", file.display()))
+    })?;
+    let architecture = ARCHITECTURES.iter().find(|known| known.model_type == model_type).ok_or_else(|| {
+        let known: Vec<_> = ARCHITECTURES.iter().map(|known| known.model_type).collect();
+        Error::UnsupportedModel { found: model_type.to_string(), known: known.join(", ") }
+    })?;
+    let config = ModelConfig::parse(&config_json, &file, architecture.default_head_dim)?;
+    let generation_file = dir.join("generation_config.json");
+    let generation_config = if generation_file.exists() { Some(read_json(&generation_file)?) } else { None };
+    let mut net = (architecture.build)(config, dtype)?;
+    weights::load(net.as_mut(), dir, dtype, progress)?;
+    Ok(Model { net, config_json, generation_config, dtype, adapter: None })
+}
+
+impl Model {
+    /// Ids that end a text: those of the generation configuration, else those of the model's.
+    pub fn eos_token_ids(&self) -> Vec<i32> {
+        let of = |json: &Value| match json.get("eos_token_id")? {
+            Value::Array(ids) => ids.iter().map(|id| id.as_i64().and_then(|id| i32::try_from(id).ok())).collect(),
+            id => Some(vec![i32::try_from(id.as_i64()?).ok()?]),
+        };
+        self.generation_config.as_ref().and_then(of).or_else(|| of(&self.config_json)).unwrap_or_default()
+    }
+
+    /// All weights by name, adapter factors included; the order never changes.
+    pub fn parameters(&self) -> Vec<(String, Array)> {
+        let mut parameters = Vec::new();
+        self.net.visit("", &mut |name, weight| parameters.push((name, weight.clone())));
+        parameters
+    }
+
+    /// The names of what training changes: the adapter's factors if there is one, else everything.
+    pub fn trainable(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.net.visit("", &mut |name, _| names.push(name));
+        if self.adapter.is_some() {
+            names.retain(|name| is_adapter(name));
+        }
+        names
+    }
+
+    /// Replaces weights by name. Nothing changes when a name is unknown or a shape differs.
+    pub fn set(&mut self, names: &[String], arrays: &[Array]) -> Result<()> {
+        if names.len() != arrays.len() {
+            return Err(Error::Argument(format!("{} names for {} arrays", names.len(), arrays.len())));
+        }
+        let mut given: HashMap<&str, &Array> = names.iter().map(String::as_str).zip(arrays).collect();
+        if given.len() != names.len() {
+            return Err(Error::Argument("a weight is named twice".into()));
+        }
+        let (mut known, mut misfit) = (0, None);
+        self.net.visit("", &mut |name, held| {
+            if let Some(array) = given.get(name.as_str()) {
+                known += 1;
+                if array.shape() != held.shape() {
+                    misfit.get_or_insert(format!("weight '{name}' is {:?}; {:?} cannot replace it", held.shape(), array.shape()));
+                }
+            }
+        });
+        if let Some(message) = misfit {
+            return Err(Error::Shape(message));
+        }
+        if known != names.len() {
+            let held: HashSet<String> = self.parameters().into_iter().map(|(name, _)| name).collect();
+            let unknown = names.iter().find(|name| !held.contains(*name)).map_or("", String::as_str);
+            return Err(Error::Argument(format!("the model has no weight '{unknown}'")));
+        }
+        self.net.visit_mut("", &mut |name, slot| {
+            if let Some(array) = given.remove(name.as_str()) {
+                *slot = array.clone();
+            }
+        });
+        Ok(())
+    }
+
+    /// Writes `config.json`, `generation_config.json` and the weights in the dtype held, with an enabled adapter merged into
+    /// them: what is saved is what generates. Each file is complete or as it was.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(|error| Error::save(dir, format!("cannot make the folder: {error}")))?;
+        let mut config = self.config_json.clone();
+        if let Some(object) = config.as_object_mut() {
+            let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| object.contains_key(*key)).collect();
+            for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
+                object.insert(key.into(), self.dtype.name().into());
+            }
+        }
+        let mut factors = self.factors();
+        factors.retain(|_, lora| lora.enabled);
+        let mut tensors = Vec::new();
+        self.net.visit("", &mut |name, weight| {
+            if is_adapter(&name) {
+                return;
+            }
+            let lora = name.strip_suffix(".weight").and_then(|module| factors.remove(module));
+            let mut source = Source::held(name, weight);
+            if let Some(lora) = lora {
+                // Computed when its turn to be written comes, so that one merged weight is in memory at a time.
+                source.make = Box::new(move || lora.merge(weight));
+            }
+            tensors.push(source);
+        });
+        weights::save(dir, &tensors)?;
+        write_json(&dir.join("config.json"), &config)?;
+        match &self.generation_config {
+            Some(generation) => write_json(&dir.join("generation_config.json"), generation),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn is_adapter(name: &str) -> bool {
+    name.ends_with(".lora_a") || name.ends_with(".lora_b")
+}

@@ -1,0 +1,213 @@
+//! Logits, greedy tokens, loss and gradients of the recorded checkpoints.
+
+use super::*;
+use crate::cache::KvCache;
+use crate::mlx::{Error, value_and_grad};
+use crate::models::Forward;
+use crate::testing::{assert_close, cases, golden_path, load_tensors};
+
+const CHECKPOINTS: &[&str] = &["qwen3", "qwen3_untied_sharded", "qwen2", "qwen3_yarn", "qwen3_yarn_default"];
+
+/// Runs a check on every checkpoint, under both generations of `config.json`.
+fn for_each(check: impl Fn(&str, Model)) {
+    for name in CHECKPOINTS {
+        let dir = golden_path(&format!("models/{name}"));
+        check(name, load_f32(&dir).unwrap());
+        let legacy = Scratch::copy_of(&dir);
+        std::fs::rename(legacy.0.join("config.legacy.json"), legacy.0.join("config.json")).unwrap();
+        check(&format!("{name} (legacy config)"), load_f32(&legacy.0).unwrap());
+    }
+}
+
+fn golden_name(name: &str) -> String {
+    format!("models/{}", name.split(' ').next().unwrap())
+}
+
+fn io(name: &str) -> std::collections::HashMap<String, Array> {
+    load_tensors(golden_path(&golden_name(name)).join("io.safetensors"))
+}
+
+fn tolerance(name: &str, of: &str) -> (f32, f32) {
+    let tolerance = &cases(&golden_name(name))["cases"][0]["tolerance"][of];
+    (tolerance["atol"].as_f64().unwrap() as f32, tolerance["rtol"].as_f64().unwrap() as f32)
+}
+
+fn logits(model: &Model, input: Forward) -> Array {
+    model.net.logits(&model.net.hidden(input).unwrap()).unwrap()
+}
+
+/// Logits with those of padding slots set to zero, as the fixtures have them.
+fn real_logits(model: &Model, ids: &Array, mask: &Array, caches: Option<&mut [KvCache]>) -> Array {
+    let padding = left_padding(mask);
+    let logits = logits(model, Forward { ids, left_padding: Some(&padding), caches });
+    let mask = mask.astype(Dtype::Bool).unwrap().expand_dims(&[2]).unwrap();
+    ops::where_(&mask, &logits, &Array::scalar(0.0)).unwrap()
+}
+
+#[test]
+fn logits_match_transformers() {
+    for_each(|name, model| {
+        let (io, (atol, rtol)) = (io(name), tolerance(name, "logits"));
+        let single = logits(&model, Forward::new(&io["single_ids"]));
+        assert_close(&single, &io["single_logits"], atol, rtol, &format!("{name}: single"));
+        let batch = real_logits(&model, &io["input_ids"], &io["attention_mask"], None);
+        assert_close(&batch, &io["batch_logits"], atol, rtol, &format!("{name}: padded batch"));
+    });
+}
+
+#[test]
+fn cached_chunks_match_transformers() {
+    for_each(|name, model| {
+        let (io, (atol, rtol)) = (io(name), tolerance(name, "logits"));
+        for chunk in [1, 3, 64] {
+            let mut caches = model.net.new_caches();
+            let ids = &io["single_ids"];
+            let mut pieces = Vec::new();
+            for start in (0..ids.dim(1)).step_by(chunk as usize) {
+                let piece = ids.slice_axis(1, start, (start + chunk).min(ids.dim(1))).unwrap();
+                pieces.push(logits(&model, Forward { ids: &piece, left_padding: None, caches: Some(&mut caches) }));
+            }
+            let whole = ops::concatenate(&pieces, 1).unwrap();
+            assert_close(&whole, &io["single_logits"], atol, rtol, &format!("{name}: chunks of {chunk}"));
+
+            let (ids, mask) = (&io["input_ids"], &io["attention_mask"]);
+            let padding = left_padding(mask);
+            let mut caches = model.net.new_caches();
+            let mut pieces = Vec::new();
+            for start in (0..ids.dim(1)).step_by(chunk as usize) {
+                let piece = ids.slice_axis(1, start, (start + chunk).min(ids.dim(1))).unwrap();
+                pieces.push(logits(&model, Forward { ids: &piece, left_padding: Some(&padding), caches: Some(&mut caches) }));
+            }
+            let whole = ops::concatenate(&pieces, 1).unwrap();
+            assert!(!whole.isnan().unwrap().any_all().unwrap().to_vec::<bool>().unwrap()[0], "{name}: NaN at padding");
+            let real = mask.astype(Dtype::Bool).unwrap().expand_dims(&[2]).unwrap();
+            let whole = ops::where_(&real, &whole, &Array::scalar(0.0)).unwrap();
+            assert_close(&whole, &io["batch_logits"], atol, rtol, &format!("{name}: padded chunks of {chunk}"));
+        }
+    });
+}
+
+/// Greedy tokens `[B, count]` after `ids`.
+fn greedy(model: &Model, ids: &Array, padding: Option<&Array>, count: i32) -> Array {
+    let mut caches = model.net.new_caches();
+    let (mut next, mut tokens) = (ids.clone(), Vec::new());
+    for _ in 0..count {
+        let logits = logits(model, Forward { ids: &next, left_padding: padding, caches: Some(&mut caches) });
+        let last = logits.slice_axis(1, logits.dim(1) - 1, logits.dim(1)).unwrap();
+        next = last.argmax(-1, false).unwrap().astype(Dtype::Int32).unwrap();
+        next.eval().unwrap();
+        tokens.push(next.clone());
+    }
+    ops::concatenate(&tokens, 1).unwrap()
+}
+
+#[test]
+fn greedy_tokens_match_transformers() {
+    for_each(|name, model| {
+        let io = io(name);
+        let single = greedy(&model, &io["single_ids"], None, io["greedy_single"].dim(1));
+        assert_eq!(single.to_i32().unwrap(), io["greedy_single"].to_i32().unwrap(), "{name}: single");
+        let padding = left_padding(&io["attention_mask"]);
+        let batch = greedy(&model, &io["input_ids"], Some(&padding), io["greedy_batch"].dim(1));
+        assert_eq!(batch.to_i32().unwrap(), io["greedy_batch"].to_i32().unwrap(), "{name}: batch");
+    });
+}
+
+/// Loss and gradients by name.
+fn gradients(mut model: Model, ids: &Array) -> (Array, Vec<(String, Array)>) {
+    let names = model.trainable();
+    let held: Vec<Array> = model.parameters().into_iter().filter(|(name, _)| names.contains(name)).map(|(_, a)| a).collect();
+    let argnums: Vec<i32> = (0..held.len() as i32).collect();
+    let run = |inputs: &[Array]| {
+        model.set(&names, inputs)?;
+        Ok(vec![loss(&model, ids)?])
+    };
+    let (values, gradients) = value_and_grad(run, &held, &argnums).unwrap();
+    (values[0].clone(), names.into_iter().zip(gradients).collect())
+}
+
+#[test]
+fn loss_and_every_gradient_match_transformers() {
+    for_each(|name, mut model| {
+        let (io, (atol, rtol)) = (io(name), tolerance(name, "grads"));
+        let want = load_tensors(golden_path(&golden_name(name)).join("grads.safetensors"));
+        let want_loss = cases(&golden_name(name))["cases"][0]["expected"]["loss"].as_f64().unwrap() as f32;
+        // Checkpointed layers must give the same gradients as plain ones.
+        model.net.set_checkpoint_layers(name.contains("legacy"));
+        let (loss, gradients) = gradients(model, &io["single_ids"]);
+        assert!((loss.item().unwrap() - want_loss).abs() < 2e-5 + 1e-5 * want_loss, "{name}: loss {}", loss.item().unwrap());
+        assert_eq!(gradients.len(), want.len(), "{name}: number of gradients");
+        for (parameter, gradient) in gradients {
+            assert_close(&gradient, &want[&parameter], atol, rtol, &format!("{name}: gradient of {parameter}"));
+        }
+    });
+}
+
+#[test]
+fn padding_changes_nothing() {
+    let model = load_f32(&golden_path("models/qwen3_yarn")).unwrap();
+    let row: Vec<i32> = (2..12).collect();
+    let alone = logits(&model, Forward::new(&Array::from_slice(&row, &[1, 10]).unwrap()));
+    let padded: Vec<i32> = [0; 7].into_iter().chain(row).collect();
+    let mut both = padded.clone();
+    both.extend(40..57);
+    let ids = Array::from_slice(&both, &[2, 17]).unwrap();
+    let padding = Array::from_slice(&[7, 0], &[2]).unwrap();
+    let together = logits(&model, Forward { ids: &ids, left_padding: Some(&padding), caches: None });
+    let got = together.slice(&[0, 7, 0], &[1, 17, 160]).unwrap();
+    assert_close(&got, &alone, 2e-5, 1e-5, "padded row");
+
+    // The same through a cache from which the common padding and the other row have gone.
+    let mut caches = model.net.new_caches();
+    model.net.hidden(Forward { ids: &ids, left_padding: Some(&padding), caches: Some(&mut caches) }).unwrap();
+    for cache in &mut caches {
+        cache.filter(&Array::from_slice(&[0], &[1]).unwrap()).unwrap();
+        cache.drop_front(7).unwrap();
+        assert_eq!(cache.trim(2), 2);
+        assert_eq!(cache.len(), 8);
+    }
+    let last = Array::from_slice(&[10, 11], &[1, 2]).unwrap();
+    let got = logits(&model, Forward { ids: &last, left_padding: None, caches: Some(&mut caches) });
+    assert_close(&got, &alone.slice_axis(1, 8, 10).unwrap(), 2e-5, 1e-5, "row taken out of a batch");
+}
+
+#[test]
+fn saving_and_loading_keeps_every_bit() {
+    for name in ["qwen3", "qwen3_untied_sharded", "qwen2"] {
+        for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16] {
+            let options = LoadOptions { dtype: Some(dtype) };
+            let dir = golden_path(&format!("models/{name}"));
+            let model = load(&dir, &options, &mut |_, _| Ok(())).unwrap();
+            let scratch = Scratch::new();
+            model.save(&scratch.0).unwrap();
+            let again = load(&scratch.0, &options, &mut |_, _| Ok(())).unwrap();
+            assert_eq!(again.generation_config, model.generation_config);
+            assert_eq!(again.config_json["dtype"], dtype.name());
+            assert_eq!(again.eos_token_ids(), [1]);
+            for ((left, a), (right, b)) in model.parameters().iter().zip(&again.parameters()) {
+                assert_eq!((left, a.dtype()), (right, dtype));
+                assert_eq!(a.to_bytes().unwrap(), b.to_bytes().unwrap(), "{name} {left}");
+            }
+            let leftovers = std::fs::read_dir(&scratch.0)
+                .unwrap()
+                .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+            assert_eq!(leftovers.count(), 0);
+        }
+    }
+}
+
+#[test]
+fn progress_counts_bytes_and_can_stop() {
+    let dir = golden_path("models/qwen3");
+    let mut seen = Vec::new();
+    load(&dir, &LoadOptions::default(), &mut |loaded, total| {
+        seen.push((loaded, total));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen.first().unwrap().0, 0);
+    assert_eq!(*seen.last().unwrap(), (30784 * 4, 30784 * 4));
+    assert!(seen.is_sorted());
+    let stopped = load(&dir, &LoadOptions::default(), &mut |loaded, _| if loaded > 0 { Err(Error::Cancelled) } else { Ok(()) });
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+}

@@ -1,0 +1,61 @@
+//! The blocks of a transformer: each holds its weights and computes one thing.
+
+mod attention;
+mod embedding;
+mod linear;
+mod lora;
+mod mlp;
+mod norm;
+mod rope;
+
+pub use attention::{Attention, AttentionShape, Context, ContextMask};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use lora::Lora;
+pub use mlp::Mlp;
+pub use norm::RmsNorm;
+pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
+
+use crate::mlx::Array;
+
+/// Something with weights. Names are the checkpoint's keys; the factors of a LoRA adapter are `<module>.lora_a` and
+/// `<module>.lora_b`. The order never changes.
+pub trait Module {
+    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array));
+    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array));
+}
+
+/// `prefix.name`, or `name` at the top.
+pub(crate) fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
+}
+
+/// Implements `Module` for a struct of modules; an `Option` field is visited when it is there.
+macro_rules! module_of {
+    ($type:ty: $($field:ident),* $(,)?) => {
+        impl $crate::nn::Module for $type {
+            fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a $crate::mlx::Array)) {
+                $(self.$field.visit(&$crate::nn::join(prefix, stringify!($field)), f);)*
+            }
+
+            fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut $crate::mlx::Array)) {
+                $(self.$field.visit_mut(&$crate::nn::join(prefix, stringify!($field)), f);)*
+            }
+        }
+    };
+}
+pub(crate) use module_of;
+
+impl<M: Module> Module for Option<M> {
+    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
+        if let Some(module) = self {
+            module.visit(prefix, f);
+        }
+    }
+
+    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
+        if let Some(module) = self {
+            module.visit_mut(prefix, f);
+        }
+    }
+}
