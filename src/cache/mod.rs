@@ -3,3 +3,6 @@
 mod kv;
 
 pub use kv::KvCache;
+
+#[cfg(test)]
+mod tests;

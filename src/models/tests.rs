@@ -1,6 +1,9 @@
 //! Models against numbers recorded from transformers.
 
 mod golden;
+mod hostile;
+mod lora;
+mod rope;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
