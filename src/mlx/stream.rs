@@ -100,12 +100,3 @@ pub(crate) fn current() -> sys::mlx_stream {
     }
     streams.default
 }
-
-/// For operations that MLX has only on the CPU.
-pub(crate) fn cpu() -> sys::mlx_stream {
-    let streams = streams();
-    if !ADOPTED.get() {
-        adopt();
-    }
-    streams.cpu
-}

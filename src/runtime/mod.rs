@@ -5,4 +5,4 @@ mod owner;
 
 pub use cancel::Cancel;
 pub(crate) use owner::panic_error;
-pub use owner::{Job, Poll, block_on_owner, busy, is_owner, shut_down, spawn};
+pub use owner::{Job, Poll, block_on_owner, busy, is_owner, shut_down, spawn, spawn_once};

@@ -58,6 +58,11 @@ pub fn spawn(job: impl Job + 'static) {
     queue.wake.notify_one();
 }
 
+/// Runs `work` on the owner thread some time later.
+pub fn spawn_once(work: impl FnOnce() + Send + 'static) {
+    spawn(Once(Some(work)));
+}
+
 /// Runs `work` on the owner thread and waits for it. On the owner thread itself it simply runs.
 pub fn block_on_owner<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     if is_owner() {

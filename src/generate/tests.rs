@@ -1,0 +1,299 @@
+//! Sampling against mlx-lm's filters and exact distributions; decoding against transformers' greedy tokens.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::*;
+use crate::mlx::{Array, Dtype, Result};
+use crate::models::{self, LoadOptions, Model};
+use crate::runtime::{self, Cancel};
+use crate::testing::{assert_close, cases, golden_path, load_tensors};
+
+fn tensor<'a>(tensors: &'a HashMap<String, Array>, value: &Value) -> &'a Array {
+    &tensors[value["tensor"].as_str().unwrap()]
+}
+
+/// What is kept, row by row.
+fn kept(filtered: &Array) -> Vec<bool> {
+    filtered.to_f32().unwrap().iter().map(|value| value.is_finite()).collect()
+}
+
+#[test]
+fn filters_keep_what_mlx_lm_keeps() {
+    let tensors = load_tensors(golden_path("sampling/tensors.safetensors"));
+    let mut counts = HashMap::new();
+    for case in cases("sampling")["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let options = &case["options"];
+        let number = |key: &str| options[key].as_f64().unwrap_or(0.) as f32;
+        let kind = case["kind"].as_str().unwrap();
+        match (kind, options["filter"].as_str().or(options["processor"].as_str())) {
+            ("filter", Some("top_k")) => {
+                let logprobs = tensor(&tensors, &case["inputs"]["logprobs"]);
+                let k = options["top_k"].as_i64().unwrap() as i32;
+                let filtered = apply_top_k(logprobs, k).unwrap();
+                if case["expected"]["logprobs"].is_null() {
+                    // Equals of the last one: mlx-lm keeps some five, ours keeps them all, so the five best are the same.
+                    let width = filtered.dim(-1);
+                    let best = filtered.sort(-1).unwrap().slice_axis(-1, width - k, width).unwrap();
+                    let wanted = tensor(&tensors, &case["expected"]["kept_values_sorted"]).sort(-1).unwrap();
+                    assert_close(&best, &wanted, 0., 0., name);
+                } else {
+                    assert_eq!(kept(&filtered), kept(tensor(&tensors, &case["expected"]["logprobs"])), "{name}");
+                }
+                *counts.entry("top_k").or_insert(0) += 1;
+            }
+            ("filter", Some("top_p")) => {
+                let p = number("top_p");
+                // mlx-lm takes values outside (0, 1) for "off"; ours refuses them before a graph is built.
+                if p > 0. && p < 1. {
+                    let filtered = apply_top_p(tensor(&tensors, &case["inputs"]["logprobs"]), p).unwrap();
+                    assert_eq!(kept(&filtered), kept(tensor(&tensors, &case["expected"]["logprobs"])), "{name}");
+                    *counts.entry("top_p").or_insert(0) += 1;
+                }
+            }
+            ("filter", Some("min_p")) if options["min_tokens_to_keep"].as_i64().unwrap_or(1) <= 1 => {
+                let filtered = apply_min_p(tensor(&tensors, &case["inputs"]["logprobs"]), number("min_p")).unwrap();
+                assert_eq!(kept(&filtered), kept(tensor(&tensors, &case["expected"]["logprobs"])), "{name}");
+                *counts.entry("min_p").or_insert(0) += 1;
+            }
+            ("processor", Some("repetition")) => {
+                let logits = tensor(&tensors, &case["inputs"]["logits"]);
+                let tokens = tensor(&tensors, &case["inputs"]["tokens"]).to_i32().unwrap();
+                let size = match options["context_size"].as_i64().unwrap() {
+                    -1 => tokens.len(),
+                    size => size as usize,
+                };
+                let seen = &tokens[tokens.len().saturating_sub(size)..];
+                let history = Array::from_slice(seen, &[1, seen.len() as i32]).unwrap();
+                let history = history.broadcast_to(&[logits.dim(0), seen.len() as i32]).unwrap();
+                let penalised = apply_repetition_penalty(logits, &history, number("penalty")).unwrap();
+                assert_close(&penalised, tensor(&tensors, &case["expected"]["logits"]), 1e-5, 1e-5, name);
+                *counts.entry("repetition").or_insert(0) += 1;
+            }
+            _ => {}
+        }
+    }
+    for (kind, least) in [("top_k", 13), ("top_p", 18), ("min_p", 10), ("repetition", 18)] {
+        assert!(counts[kind] >= least, "{kind}: {} cases ran", counts[kind]);
+    }
+}
+
+/// Pearson's statistic of `rows` draws from one distribution, with the degrees of freedom.
+fn chi_squared(options: &SamplerOptions, logits: &[f32], expected: &[f64], rows: usize) -> (f64, usize) {
+    let prompts = vec![&[0][..]; rows];
+    let mut sampler = Sampler::new(options, &prompts).unwrap();
+    let logits =
+        Array::from_slice(logits, &[1, logits.len() as i32]).unwrap().broadcast_to(&[rows as i32, logits.len() as i32]).unwrap();
+    let tokens = sampler.sample(&logits).unwrap().tokens.to_i32().unwrap();
+    let mut counts = vec![0f64; expected.len()];
+    tokens.iter().for_each(|&token| counts[token as usize] += 1.);
+    let mut statistic = 0.;
+    let mut freedom = 0;
+    for (&count, &probability) in counts.iter().zip(expected) {
+        if probability == 0. {
+            assert_eq!(count, 0., "a removed token was drawn");
+        } else {
+            statistic += (count - rows as f64 * probability).powi(2) / (rows as f64 * probability);
+            freedom += 1;
+        }
+    }
+    (statistic, freedom - 1)
+}
+
+#[test]
+fn draws_follow_the_distribution() {
+    let logits = [1.0f32, 0.2, -0.5, 2.0, 0.0, -3.0];
+    let softmax = |temperature: f64, keep: &[bool]| {
+        let weights: Vec<f64> =
+            logits.iter().zip(keep).map(|(&l, &keep)| if keep { (l as f64 / temperature).exp() } else { 0. }).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect::<Vec<_>>()
+    };
+    let all = [true; 6];
+    let cases = [
+        (SamplerOptions { seed: 1, ..Default::default() }, softmax(1., &all)),
+        (SamplerOptions { seed: 2, temperature: 0.7, ..Default::default() }, softmax(0.7, &all)),
+        (SamplerOptions { seed: 3, top_k: 3, ..Default::default() }, softmax(1., &[true, true, false, true, false, false])),
+        // At temperature 2 the masses in order are .36 .22 .15 .13 .10 .03: 0.6 needs three tokens.
+        (
+            SamplerOptions { seed: 4, temperature: 2., top_p: 0.6, ..Default::default() },
+            softmax(2., &[true, true, false, true, false, false]),
+        ),
+        (SamplerOptions { seed: 5, min_p: 0.2, ..Default::default() }, softmax(1., &[true, false, false, true, false, false])),
+    ];
+    for (options, expected) in cases {
+        let (statistic, freedom) = chi_squared(&options, &logits, &expected, 20_000);
+        // Mean `freedom`, variance `2 * freedom`; six standard deviations above (p < 1e-5 for these few degrees).
+        let bound = freedom as f64 + 6. * (2. * freedom as f64).sqrt();
+        assert!(statistic < bound, "{options:?}: chi-squared {statistic:.1} with {freedom} degrees of freedom");
+    }
+}
+
+#[test]
+fn logprobs_are_of_the_unfiltered_distribution() {
+    let logits = Array::from_slice(&[1f32, 2., 3., 0.5], &[1, 4]).unwrap();
+    let options = SamplerOptions { temperature: 0.5, top_k: 1, ..Default::default() };
+    let sampled = Sampler::new(&options, &[&[0]]).unwrap().sample(&logits).unwrap();
+    assert_eq!(sampled.tokens.to_i32().unwrap(), [2]);
+    let scaled = [2f64, 4., 6., 1.];
+    let wanted = 6. - scaled.iter().map(|value| value.exp()).sum::<f64>().ln();
+    assert!((sampled.logprobs.item().unwrap() as f64 - wanted).abs() < 1e-5);
+}
+
+#[test]
+fn options_out_of_range_are_refused_before_anything_runs() {
+    let bad = [
+        SamplerOptions { temperature: -1., ..Default::default() },
+        SamplerOptions { temperature: f32::NAN, ..Default::default() },
+        SamplerOptions { top_k: -1, ..Default::default() },
+        SamplerOptions { top_p: 0., ..Default::default() },
+        SamplerOptions { top_p: 1.1, ..Default::default() },
+        SamplerOptions { min_p: 2., ..Default::default() },
+        SamplerOptions { repetition_penalty: 0., ..Default::default() },
+        SamplerOptions { repetition_context_size: Some(-3), ..Default::default() },
+    ];
+    for options in bad {
+        let error = Sampler::new(&options, &[&[1]]).err().unwrap_or_else(|| panic!("{options:?} was accepted"));
+        assert_eq!(error.code(), "ERR_MLX_ARGUMENT");
+    }
+}
+
+fn qwen3() -> Model {
+    models::load(&golden_path("models/qwen3"), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
+}
+
+fn options(max_tokens: usize, temperature: f32, stop: &[i32]) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens,
+        stop_tokens: stop.iter().copied().collect(),
+        sampler: SamplerOptions { temperature, seed: 11, ..Default::default() },
+    }
+}
+
+fn decode(model: &Model, prompts: Vec<Vec<i32>>, generations: usize, options: GenerateOptions) -> BatchOutput {
+    let net = model.net.as_ref();
+    let run = move || -> Result<BatchOutput> {
+        let mut decoder = Decoder::new(net, prompts, generations, options)?;
+        while decoder.step(net, &Cancel::default())? {}
+        Ok(decoder.into_output())
+    };
+    // The model is borrowed by one thread at a time: this one waits.
+    struct Assert<T>(T);
+    unsafe impl<T> Send for Assert<T> {}
+    let run = Assert(run);
+    runtime::block_on_owner(move || {
+        let run = run;
+        (run.0)()
+    })
+    .unwrap()
+}
+
+/// The golden batch: prompts without their padding, and the greedy continuation of each.
+fn golden_batch() -> (Vec<Vec<i32>>, Vec<Vec<i32>>) {
+    let io = load_tensors(golden_path("models/qwen3/io.safetensors"));
+    let (ids, mask) = (&io["input_ids"], &io["attention_mask"]);
+    let width = ids.dim(1) as usize;
+    let (ids, mask) = (ids.to_i32().unwrap(), mask.to_i32().unwrap());
+    let prompts = ids
+        .chunks(width)
+        .zip(mask.chunks(width))
+        .map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, real)| **real == 1).map(|(id, _)| *id).collect());
+    let greedy = &io["greedy_batch"];
+    (prompts.collect(), greedy.to_i32().unwrap().chunks(greedy.dim(1) as usize).map(<[i32]>::to_vec).collect())
+}
+
+#[test]
+fn greedy_batches_equal_transformers() {
+    let (prompts, wanted) = golden_batch();
+    let output = decode(&qwen3(), prompts.clone(), 1, options(24, 0., &[]));
+    for (row, wanted) in output.rows.iter().zip(&wanted) {
+        assert_eq!(&row.tokens, wanted);
+        assert_eq!(row.finish, Some(FinishReason::Length));
+    }
+    assert_eq!(output.generated_tokens, 3 * 24);
+    assert_eq!(output.prompt_tokens, prompts.iter().map(Vec::len).sum::<usize>());
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_in_a_batch_that_shrinks() {
+    let model = qwen3();
+    let (prompts, wanted) = golden_batch();
+    // Each row stops where its own greedy text first has a token of this set, at different steps.
+    let stop = [wanted[0][4], wanted[1][9], wanted[2][15]];
+    let together = decode(&model, prompts.clone(), 1, options(24, 0., &stop));
+    let mut lengths = HashSet::new();
+    for (prompt, row) in prompts.iter().zip(&together.rows) {
+        let alone = decode(&model, vec![prompt.clone()], 1, options(24, 0., &stop));
+        assert_eq!(alone.rows[0].tokens, row.tokens);
+        assert_eq!(row.finish, Some(FinishReason::Stop));
+        assert!(stop.contains(row.tokens.last().unwrap()));
+        lengths.insert(row.tokens.len());
+        for (a, b) in alone.rows[0].logprobs.iter().zip(&row.logprobs) {
+            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        }
+    }
+    assert!(lengths.len() > 1, "the rows must end at different steps for the batch to shrink");
+}
+
+#[test]
+fn generations_of_a_prompt_share_its_prefill_and_differ() {
+    let model = qwen3();
+    let (prompts, _) = golden_batch();
+    let output = decode(&model, prompts.clone(), 4, options(12, 1., &[]));
+    assert_eq!(output.rows.len(), 12);
+    assert_eq!(output.prompt_tokens, prompts.iter().map(Vec::len).sum::<usize>(), "a prompt counts once per group");
+    assert_ne!(output.rows[0].tokens, output.rows[1].tokens);
+    let again = decode(&model, prompts.clone(), 4, options(12, 1., &[]));
+    assert!(output.rows.iter().zip(&again.rows).all(|(a, b)| a.tokens == b.tokens), "the seed decides");
+
+    // The sampler's log-probs are those of a plain forward pass over the finished text.
+    for (index, row) in output.rows.iter().enumerate() {
+        let prompt = &prompts[index / 4];
+        let ids = [prompt.as_slice(), &row.tokens].concat();
+        let ids = Array::from_slice(&ids, &[1, ids.len() as i32]).unwrap();
+        let hidden = model.net.hidden(crate::models::Forward { ids: &ids, left_padding: None, caches: None }).unwrap();
+        let logprobs = model.net.logits(&hidden).unwrap().log_softmax(-1).unwrap();
+        let vocabulary = logprobs.dim(-1) as usize;
+        let logprobs = logprobs.to_f32().unwrap();
+        for (step, (&token, &logprob)) in row.tokens.iter().zip(&row.logprobs).enumerate() {
+            let wanted = logprobs[(prompt.len() - 1 + step) * vocabulary + token as usize];
+            assert!((wanted - logprob).abs() < 1e-4, "row {index} step {step}: {logprob} {wanted}");
+        }
+    }
+}
+
+#[test]
+fn a_rows_draws_do_not_depend_on_who_else_has_left() {
+    let model = qwen3();
+    let (prompts, _) = golden_batch();
+    let free = decode(&model, prompts.clone(), 4, options(16, 1., &[]));
+    // Stop tokens that some rows meet early: the others go on with the same draws.
+    let stop = [free.rows[0].tokens[2], free.rows[5].tokens[6]];
+    let cut = decode(&model, prompts, 4, options(16, 1., &stop));
+    let mut shortened = 0;
+    for (free, cut) in free.rows.iter().zip(&cut.rows) {
+        assert_eq!(free.tokens[..cut.tokens.len()], cut.tokens);
+        shortened += usize::from(cut.tokens.len() < free.tokens.len());
+    }
+    assert!(shortened >= 2 && shortened < free.rows.len());
+}
+
+#[test]
+fn requests_that_cannot_run_are_refused() {
+    let model = qwen3();
+    let vocabulary = model.net.config().vocab_size as i32;
+    let cases: [(Vec<Vec<i32>>, usize, usize); 6] = [
+        (vec![], 1, 4),
+        (vec![vec![]], 1, 4),
+        (vec![vec![1], vec![vocabulary]], 1, 4),
+        (vec![vec![-1]], 1, 4),
+        (vec![vec![1]], 0, 4),
+        (vec![vec![1]], 1, 0),
+    ];
+    for (prompts, generations, max_tokens) in cases {
+        let result = Decoder::new(model.net.as_ref(), prompts.clone(), generations, options(max_tokens, 0., &[]));
+        assert_eq!(result.err().expect("must be refused").code(), "ERR_MLX_ARGUMENT", "{prompts:?} {generations} {max_tokens}");
+    }
+}

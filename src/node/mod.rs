@@ -1,0 +1,12 @@
+//! The JavaScript binding: it converts and delegates, it does not compute.
+
+mod array;
+mod cancel;
+mod error;
+mod generation;
+mod info;
+mod lifetime;
+mod model;
+mod promise;
+
+use lifetime::account;

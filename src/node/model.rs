@@ -1,0 +1,302 @@
+//! A loaded checkpoint.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use napi::bindgen_prelude::{FnArgs, Function, Object};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi::{Env, Status};
+use napi_derive::napi;
+
+use super::array::MxArray;
+use super::cancel::{Cancel, flag};
+use super::error::{self as js, argument};
+use super::generation::{BatchProgress, GenerateBatchOptions, GenerateOptions, NativeGeneration, generate_batch};
+use super::promise;
+use crate::mlx::{Dtype, Error, Result};
+use crate::models::{self, Forward, LoadOptions, LoraConfig, Model};
+
+/// The model as its users share it: JavaScript, generations and trainers. Empty once disposed.
+#[derive(Clone)]
+pub(super) struct SharedModel(Arc<Mutex<Option<Model>>>);
+
+/// A model that is there, locked.
+pub(super) struct ModelGuard<'a>(MutexGuard<'a, Option<Model>>);
+
+impl std::ops::Deref for ModelGuard<'_> {
+    type Target = Model;
+    fn deref(&self) -> &Model {
+        self.0.as_ref().expect("checked when locked")
+    }
+}
+
+impl std::ops::DerefMut for ModelGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Model {
+        self.0.as_mut().expect("checked when locked")
+    }
+}
+
+impl SharedModel {
+    fn new(model: Model) -> Self {
+        SharedModel(Arc::new(Mutex::new(Some(model))))
+    }
+
+    pub(super) fn lock(&self) -> Result<ModelGuard<'_>> {
+        let guard = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if guard.is_none() {
+            return Err(Error::Disposed("model"));
+        }
+        Ok(ModelGuard(guard))
+    }
+}
+
+#[napi(object)]
+pub struct LoadModelOptions {
+    /// `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
+    pub dtype: Option<String>,
+}
+
+#[napi(object)]
+pub struct LoraOptions {
+    /// Size of the low-rank factors.
+    pub rank: u32,
+    /// The factors' product is scaled by `alpha / rank` (`alpha / sqrt(rank)` with `useRslora`).
+    pub alpha: f64,
+    /// Names of the projections to adapt; all of attention and MLP by default.
+    pub target_modules: Option<Vec<String>>,
+    pub use_rslora: Option<bool>,
+    pub seed: Option<f64>,
+}
+
+/// A checkpoint in memory, with or without a LoRA adapter.
+#[napi]
+pub struct NativeModel {
+    shared: SharedModel,
+    /// Fixed at loading, so that reading them never waits for running work.
+    model_type: String,
+    dtype: Dtype,
+    config_json: String,
+    generation_config_json: String,
+    num_parameters: f64,
+    vocab_size: u32,
+    context_length: u32,
+    eos_token_ids: Vec<i32>,
+}
+
+impl NativeModel {
+    fn new(model: Model) -> Self {
+        let config = model.net.config();
+        let parameters = model.parameters();
+        NativeModel {
+            model_type: config.model_type.clone(),
+            dtype: model.dtype,
+            config_json: model.config_json.to_string(),
+            generation_config_json: model.generation_config.as_ref().map_or_else(|| "{}".to_string(), |value| value.to_string()),
+            num_parameters: parameters.iter().map(|(_, array)| array.size() as f64).sum(),
+            vocab_size: config.vocab_size as u32,
+            context_length: config.max_position_embeddings as u32,
+            eos_token_ids: model.eos_token_ids(),
+            shared: SharedModel::new(model),
+        }
+    }
+
+    pub(super) fn shared(&self) -> SharedModel {
+        self.shared.clone()
+    }
+
+    pub(super) fn eos(&self) -> &[i32] {
+        &self.eos_token_ids
+    }
+}
+
+#[napi]
+impl NativeModel {
+    /// Loads a checkpoint folder (`config.json`, safetensors). `onProgress` gets bytes loaded and bytes in all.
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn load<'env>(
+        env: &'env Env,
+        dir: String,
+        options: Option<LoadModelOptions>,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(loaded: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
+    ) -> js::Result<Object<'env>> {
+        let dtype = match options.and_then(|options| options.dtype).as_deref() {
+            None | Some("auto") => None,
+            Some(name) => Some(Dtype::parse(name)?),
+        };
+        let report = match on_progress {
+            Some(callback) => Some(
+                callback
+                    .build_threadsafe_function()
+                    .weak::<true>()
+                    .callee_handled::<false>()
+                    .max_queue_size::<64>()
+                    .build()
+                    .map_err(argument)?,
+            ),
+            None => None,
+        };
+        let cancel = flag(cancel);
+        let dir = PathBuf::from(dir);
+        promise::once(
+            env,
+            move || {
+                models::load(&dir, &LoadOptions { dtype }, &mut |loaded, total| {
+                    cancel.check()?;
+                    if let Some(report) = &report {
+                        // A full queue only drops a progress report.
+                        let _: Status =
+                            report.call(FnArgs::from((loaded as f64, total as f64)), ThreadsafeFunctionCallMode::NonBlocking);
+                    }
+                    Ok(())
+                })
+            },
+            NativeModel::new,
+        )
+    }
+
+    #[napi(getter)]
+    pub fn model_type(&self) -> &str {
+        &self.model_type
+    }
+
+    #[napi(getter)]
+    pub fn dtype(&self) -> &str {
+        self.dtype.name()
+    }
+
+    /// `config.json` as it was read.
+    #[napi(getter)]
+    pub fn config_json(&self) -> &str {
+        &self.config_json
+    }
+
+    /// `generation_config.json` as it was read, `{}` without one.
+    #[napi(getter)]
+    pub fn generation_config_json(&self) -> &str {
+        &self.generation_config_json
+    }
+
+    #[napi(getter)]
+    pub fn num_parameters(&self) -> f64 {
+        self.num_parameters
+    }
+
+    /// Parameters that training changes: the adapter's, or all.
+    #[napi(getter)]
+    pub fn num_trainable(&self) -> js::Result<f64> {
+        let model = self.shared.lock()?;
+        let names: std::collections::HashSet<String> = model.trainable().into_iter().collect();
+        Ok(model.parameters().iter().filter(|(name, _)| names.contains(name)).map(|(_, array)| array.size() as f64).sum())
+    }
+
+    #[napi(getter)]
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    #[napi(getter)]
+    pub fn context_length(&self) -> u32 {
+        self.context_length
+    }
+
+    #[napi(getter)]
+    pub fn eos_token_ids(&self) -> Vec<i32> {
+        self.eos_token_ids.clone()
+    }
+
+    /// Logits `[B, T, V]` of token ids `[B, T]`. Waits while training holds the model.
+    #[napi]
+    pub fn forward(&self, input_ids: &MxArray) -> js::Result<MxArray> {
+        let ids = input_ids.get()?;
+        if ids.ndim() != 2 || !matches!(ids.dtype(), Dtype::Int32 | Dtype::Uint32) || ids.size() == 0 {
+            return Err(Error::Shape(format!(
+                "forward needs token ids of shape [B, T] in int32; got {:?} of {}",
+                ids.shape(),
+                ids.dtype().name()
+            ))
+            .into());
+        }
+        let values = ids.to_i32()?;
+        if let Some(id) = values.iter().find(|&&id| id < 0 || id >= self.vocab_size as i32) {
+            return Err(Error::Argument(format!("token {id} is outside the vocabulary of {}", self.vocab_size)).into());
+        }
+        let model = self.shared.lock()?;
+        let ids = ids.astype(Dtype::Int32)?;
+        let hidden = model.net.hidden(Forward { ids: &ids, left_padding: None, caches: None })?;
+        Ok(model.net.logits(&hidden)?.into())
+    }
+
+    /// Names as in the checkpoint.
+    #[napi]
+    pub fn parameter_names(&self) -> js::Result<Vec<String>> {
+        Ok(self.shared.lock()?.parameters().into_iter().map(|(name, _)| name).collect())
+    }
+
+    #[napi]
+    pub fn parameter(&self, name: String) -> js::Result<MxArray> {
+        let model = self.shared.lock()?;
+        let found = model.parameters().into_iter().find(|(candidate, _)| *candidate == name);
+        Ok(found.ok_or_else(|| Error::Argument(format!("this model has no parameter '{name}'; see parameterNames()")))?.1.into())
+    }
+
+    /// Begins a generation; pull its tokens with `next()`.
+    #[napi]
+    pub fn start_generation(&self, prompt_ids: Vec<i32>, options: GenerateOptions) -> js::Result<NativeGeneration> {
+        Ok(NativeGeneration::start(self, prompt_ids, options)?)
+    }
+
+    /// Every prompt `numGenerations` times, all rows decoded together; a prompt is prefilled once. Rows in group order.
+    #[napi(ts_return_type = "Promise<BatchResult>")]
+    pub fn generate_batch<'env>(
+        &self,
+        env: &'env Env,
+        prompt_ids: Vec<Vec<i32>>,
+        options: GenerateBatchOptions,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(progress: BatchProgress) => void")] on_progress: Option<Function<BatchProgress, ()>>,
+    ) -> js::Result<Object<'env>> {
+        generate_batch(env, self, prompt_ids, options, flag(cancel), on_progress)
+    }
+
+    /// Adds LoRA factors and freezes everything else.
+    #[napi]
+    pub fn apply_lora(&self, options: LoraOptions) -> js::Result<()> {
+        let config = LoraConfig {
+            rank: i32::try_from(options.rank).unwrap_or(i32::MAX),
+            alpha: options.alpha as f32,
+            target_modules: options.target_modules.unwrap_or_else(|| LoraConfig::default().target_modules),
+            use_rslora: options.use_rslora.unwrap_or(false),
+            seed: options.seed.unwrap_or(0.) as u64,
+            ..LoraConfig::default()
+        };
+        Ok(self.shared.lock()?.apply_lora(config)?)
+    }
+
+    /// Reads an adapter in PEFT's layout.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn load_adapter<'env>(&self, env: &'env Env, dir: String) -> js::Result<Object<'env>> {
+        let shared = self.shared();
+        promise::once(env, move || shared.lock()?.load_adapter(&PathBuf::from(dir)), |()| ())
+    }
+
+    /// Writes the adapter in PEFT's layout into an existing folder.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn save_adapter<'env>(&self, env: &'env Env, dir: String, base_model: String) -> js::Result<Object<'env>> {
+        let shared = self.shared();
+        promise::once(env, move || shared.lock()?.save_adapter(&PathBuf::from(dir), &base_model), |()| ())
+    }
+
+    /// Writes the weights and configuration in the Hugging Face layout into an existing folder.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn save<'env>(&self, env: &'env Env, dir: String) -> js::Result<Object<'env>> {
+        let shared = self.shared();
+        promise::once(env, move || shared.lock()?.save(&PathBuf::from(dir)), |()| ())
+    }
+
+    /// Frees the weights. Running generations end with `ERR_MLX_DISPOSED` at their next token.
+    #[napi]
+    pub fn dispose(&self) {
+        self.shared.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+    }
+}

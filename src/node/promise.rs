@@ -1,0 +1,82 @@
+//! Promises settled from the owner thread.
+//!
+//! libuv's pool would hold the exit of the process until the work ends, and moves work between threads, which MLX forbids.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use napi::Env;
+use napi::bindgen_prelude::{Object, ToNapiValue};
+
+use super::error::{self as js, argument, rejection};
+use crate::mlx::{Error, Result};
+use crate::runtime::{self, Job, Poll, panic_error};
+
+/// One slice of a long computation: `None` while there is more to do.
+pub type Slice<T> = Option<T>;
+
+struct Sliced<W, S> {
+    work: W,
+    settle: Option<S>,
+}
+
+impl<T, W, S> Job for Sliced<W, S>
+where
+    W: FnMut() -> Result<Slice<T>> + Send,
+    S: FnOnce(Result<T>) + Send,
+{
+    fn step(&mut self) -> Poll {
+        let outcome = catch_unwind(AssertUnwindSafe(&mut self.work)).unwrap_or_else(|panic| Err(panic_error(panic)));
+        match outcome.transpose() {
+            None => Poll::Again,
+            Some(result) => {
+                if let Some(settle) = self.settle.take() {
+                    settle(result);
+                }
+                Poll::Done
+            }
+        }
+    }
+}
+
+/// Runs `work` slice by slice on the owner thread; the promise takes what `convert` makes of the result on the JavaScript thread.
+pub fn sliced<'env, T, J>(
+    env: &'env Env,
+    work: impl FnMut() -> Result<Slice<T>> + Send + 'static,
+    convert: impl FnOnce(T) -> J + Send + 'static,
+) -> js::Result<Object<'env>>
+where
+    T: Send + 'static,
+    J: ToNapiValue + 'static,
+{
+    type Resolver<J> = Box<dyn FnOnce(Env) -> napi::Result<J> + Send>;
+    let (deferred, promise) = env.create_deferred::<J, Resolver<J>>().map_err(argument)?;
+    let settle = move |result: Result<T>| {
+        deferred.resolve(Box::new(move |env| match result {
+            Ok(value) => Ok(convert(value)),
+            Err(error) => Err(rejection(&env, &error)),
+        }));
+    };
+    runtime::spawn(Sliced { work, settle: Some(settle) });
+    Ok(promise)
+}
+
+/// Runs `work` once on the owner thread.
+pub fn once<'env, T, J>(
+    env: &'env Env,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+    convert: impl FnOnce(T) -> J + Send + 'static,
+) -> js::Result<Object<'env>>
+where
+    T: Send + 'static,
+    J: ToNapiValue + 'static,
+{
+    let mut work = Some(work);
+    sliced(
+        env,
+        move || match work.take() {
+            Some(work) => work().map(Some),
+            None => Err(Error::Internal("a finished job ran again".into())),
+        },
+        convert,
+    )
+}
