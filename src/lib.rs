@@ -10,6 +10,7 @@ mod node;
 pub mod options;
 pub mod rl;
 pub mod runtime;
+pub mod text;
 
 #[cfg(test)]
 mod testing;
