@@ -263,6 +263,21 @@ fn targets(all: &[&str], factors: &BTreeMap<String, Lora>) -> Vec<String> {
     targets
 }
 
+/// Settings of `adapter_config.json` that must be absent or empty.
+const UNSUPPORTED: &[&str] = &[
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "trainable_token_indices",
+    "layer_replication",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "use_bdlora",
+];
+
 /// Reads `adapter_config.json` and refuses what would not be plain LoRA.
 fn parse(dir: &Path) -> Result<LoraConfig> {
     let file = dir.join(CONFIG);
@@ -279,14 +294,20 @@ fn parse(dir: &Path) -> Result<LoraConfig> {
     if config.text("bias")?.unwrap_or("none") != "none" {
         return Err(config.wrong("bias", "\"none\": trained biases are not supported"));
     }
-    for key in
-        ["modules_to_save", "rank_pattern", "alpha_pattern", "trainable_token_indices", "layer_replication", "target_parameters"]
-    {
+    // Variants that compute something else, or (PiSSA, OLoRA, LoftQ, CorDA) count from a changed base.
+    let plain_start = match config.get("init_lora_weights") {
+        None | Some(Value::Bool(_)) => true,
+        Some(start) => ["gaussian", "orthogonal", "eva"].iter().any(|plain| start == plain),
+    };
+    if !plain_start {
+        return Err(config.wrong("init_lora_weights", "true, false, \"gaussian\", \"orthogonal\" or \"eva\""));
+    }
+    for key in UNSUPPORTED {
         let empty = match config.get(key) {
             None => true,
             Some(Value::Array(items)) => items.is_empty(),
             Some(Value::Object(items)) => items.is_empty(),
-            Some(_) => false,
+            Some(other) => *other == Value::Bool(false),
         };
         if !empty {
             return Err(config.wrong(key, "empty: only plain LoRA with one rank is supported"));

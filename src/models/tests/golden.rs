@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cache::KvCache;
-use crate::mlx::{Error, value_and_grad};
+use crate::mlx::{Error, memory, value_and_grad};
 use crate::models::Forward;
 use crate::testing::{assert_close, cases, golden_path, load_tensors};
 
@@ -141,6 +141,79 @@ fn loss_and_every_gradient_match_transformers() {
             assert_close(&gradient, &want[&parameter], atol, rtol, &format!("{name}: gradient of {parameter}"));
         }
     });
+}
+
+#[test]
+fn gradients_do_not_see_padding() {
+    let (name, (atol, rtol)) = ("qwen3_yarn", tolerance("qwen3_yarn", "grads"));
+    let mut model = load_f32(&golden_path(&golden_name(name))).unwrap();
+    let ids = &io(name)["single_ids"];
+    let length = ids.dim(1);
+    let padded = ids.pad(&[0, 9], &[0, 0], 0.0).unwrap();
+    let padding = Array::from_slice(&[9], &[1]).unwrap();
+    let names = model.trainable();
+    let held: Vec<Array> = model.parameters().into_iter().map(|(_, array)| array).collect();
+    let argnums: Vec<i32> = (0..held.len() as i32).collect();
+    let run = |inputs: &[Array]| {
+        model.set(&names, inputs)?;
+        let hidden = model.net.hidden(Forward { ids: &padded, left_padding: Some(&padding), caches: None })?;
+        let logps = model.net.logits(&hidden.slice_axis(1, 9, 8 + length)?)?.log_softmax(-1)?;
+        let next = ids.slice_axis(1, 1, length)?.expand_dims(&[2])?;
+        Ok(vec![logps.take_along_axis(&next, 2)?.mean_all()?.negative()?])
+    };
+    let (_, gradients) = value_and_grad(run, &held, &argnums).unwrap();
+    let want = load_tensors(golden_path(&golden_name(name)).join("grads.safetensors"));
+    for (parameter, gradient) in names.iter().zip(gradients) {
+        assert_close(&gradient, &want[parameter], atol, rtol, parameter);
+    }
+}
+
+#[test]
+fn checkpointed_layers_take_less_memory() {
+    let ids = ops::full(&[4, 256], 7.0, Dtype::Int32).unwrap();
+    let peak = |checkpointed: bool| {
+        crate::runtime::block_on_owner(|| {
+            let mut model = load_f32(&golden_path("models/qwen3"))?;
+            model.net.set_checkpoint_layers(checkpointed);
+            let names = model.trainable();
+            let held: Vec<Array> = model.parameters().into_iter().map(|(_, array)| array).collect();
+            let argnums: Vec<i32> = (0..held.len() as i32).collect();
+            let before = memory::stats()?.active;
+            memory::reset_peak()?;
+            let run = |inputs: &[Array]| {
+                model.set(&names, inputs)?;
+                Ok(vec![loss(&model, &ids)?])
+            };
+            let (_, gradients) = value_and_grad(run, &held, &argnums)?;
+            crate::mlx::eval(&gradients)?;
+            Ok(memory::stats()?.peak.saturating_sub(before))
+        })
+        .unwrap()
+    };
+    let (plain, checkpointed) = (peak(false), peak(true));
+    assert!(checkpointed < plain * 3 / 4, "{checkpointed} bytes against {plain}");
+}
+
+#[test]
+fn half_precision_stays_half_and_near() {
+    for name in CHECKPOINTS {
+        for dtype in [Dtype::Bfloat16, Dtype::Float16] {
+            let dir = golden_path(&format!("models/{name}"));
+            let model = load(&dir, &LoadOptions { dtype: Some(dtype) }, &mut |_, _| Ok(())).unwrap();
+            let io = io(name);
+            let single = logits(&model, Forward::new(&io["single_ids"]));
+            assert_eq!(single.dtype(), dtype, "{name}");
+            let difference = single.astype(Dtype::Float32).unwrap().subtract(&io["single_logits"]).unwrap();
+            let typical = difference.square().unwrap().mean_all().unwrap().item().unwrap().sqrt();
+            assert!(typical < 0.1, "{name} in {}: off by {typical}", dtype.name());
+            let mut caches = model.net.new_caches();
+            let padding = left_padding(&io["attention_mask"]);
+            let input = Forward { ids: &io["input_ids"], left_padding: Some(&padding), caches: Some(&mut caches) };
+            let batch = logits(&model, input);
+            assert_eq!(batch.dtype(), dtype);
+            assert!(!batch.isnan().unwrap().any_all().unwrap().to_vec::<bool>().unwrap()[0], "{name}: NaN at padding");
+        }
+    }
 }
 
 #[test]

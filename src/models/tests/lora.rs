@@ -198,6 +198,8 @@ fn adapter_files_that_do_not_fit_are_refused() {
         ("bias", json!("all"), "bias is \"all\""),
         ("fan_in_fan_out", json!(true), "fan_in_fan_out"),
         ("peft_type", json!("IA3"), "peft_type is \"IA3\""),
+        ("init_lora_weights", json!("pissa_niter_4"), "init_lora_weights"),
+        ("alora_invocation_tokens", json!([1, 2]), "alora_invocation_tokens"),
         ("r", json!(0), "r is 0"),
         ("r", json!(null), "r is null"),
         ("lora_alpha", json!("x"), "lora_alpha"),
@@ -218,4 +220,20 @@ fn adapter_files_that_do_not_fit_are_refused() {
     let error = other.load_adapter(&saved.0).unwrap_err();
     assert_eq!(error.code(), "ERR_MLX_LOAD");
     assert!(error.to_string().contains("[4, 40]"), "{error}");
+}
+
+#[test]
+fn half_precision_weights_keep_float32_factors() {
+    let options = LoadOptions { dtype: Some(Dtype::Bfloat16) };
+    let mut model = load(&golden_path("models/qwen2"), &options, &mut |_, _| Ok(())).unwrap();
+    model.apply_lora(config(4)).unwrap();
+    train(&mut model);
+    for (name, array) in model.parameters() {
+        assert_eq!(array.dtype(), if name.contains(".lora_") { Dtype::Float32 } else { Dtype::Bfloat16 }, "{name}");
+    }
+    assert_eq!(logits(&model).dtype(), Dtype::Bfloat16);
+    let scratch = Scratch::new();
+    model.save(&scratch.0).unwrap();
+    let merged = load(&scratch.0, &options, &mut |_, _| Ok(())).unwrap();
+    assert_close(&logits(&merged), &logits(&model), 0.1, 0.05, "merged in half precision");
 }
