@@ -205,7 +205,7 @@ fn half_precision_stays_half_and_near() {
             assert_eq!(single.dtype(), dtype, "{name}");
             let difference = single.astype(Dtype::Float32).unwrap().subtract(&io["single_logits"]).unwrap();
             let typical = difference.square().unwrap().mean_all().unwrap().item().unwrap().sqrt();
-            assert!(typical < 0.1, "{name} in {}: off by {typical}", dtype.name());
+            assert!(typical < if dtype == Dtype::Bfloat16 { 0.06 } else { 0.01 }, "{name} in {}: off by {typical}", dtype.name());
             let mut caches = model.net.new_caches();
             let padding = left_padding(&io["attention_mask"]);
             let input = Forward { ids: &io["input_ids"], left_padding: Some(&padding), caches: Some(&mut caches) };
