@@ -146,6 +146,13 @@ export declare class MxArray {
   dispose(): void
 }
 
+/** Streaming decode: `push` returns the text that has become certain. */
+export declare class NativeDecodeStream {
+  push(id: number): string
+  /** What is left at the end; an unfinished character becomes U+FFFD. */
+  finish(): string
+}
+
 /** One generation: each `next()` gives at least one token, until a chunk has a finish reason. */
 export declare class NativeGeneration {
   /** The next tokens. After a cancelled or failed call the generation is closed. */
@@ -190,6 +197,26 @@ export declare class NativeModel {
   save(dir: string): Promise<void>
   /** Frees the weights. Running generations end with `ERR_MLX_DISPOSED` at their next token. */
   dispose(): void
+}
+
+/** Text to token ids and back. */
+export declare class NativeTokenizer {
+  /** Reads `tokenizer.json` and its companions from a checkpoint folder. */
+  static load(dir: string): Promise<NativeTokenizer>
+  encode(text: string, addSpecialTokens?: boolean | undefined | null): Array<number>
+  decode(ids: Array<number>, skipSpecialTokens?: boolean | undefined | null): string
+  /**
+   * Renders messages (JSON array) with options (JSON object: tools, add_generation_prompt, enable_thinking and others that
+   * the template knows).
+   */
+  applyChatTemplate(messagesJson: string, optionsJson: string): string
+  /** Decodes ids one at a time without ever releasing half a character. */
+  decodeStream(skipSpecialTokens?: boolean | undefined | null): NativeDecodeStream
+  /** Ids that end a reply. */
+  get eosTokenIds(): Array<number>
+  get padTokenId(): number | null
+  get vocabSize(): number
+  get hasChatTemplate(): boolean
 }
 
 /** How far a rollout is. */

@@ -8,5 +8,6 @@ mod info;
 mod lifetime;
 mod model;
 mod promise;
+mod tokenizer;
 
 use lifetime::account;
