@@ -1,0 +1,322 @@
+import { existsSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { guard, MlxError, wrapNativeError } from './errors.js';
+import { copyTokenizerFiles, writeFolder } from './files.js';
+import { native } from './native.js';
+import type { BatchProgress, FinishReason, LoraOptions, NativeArray, NativeModel } from './native-types.js';
+import { rejectUnknownKeys } from './options.js';
+import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
+import type { GenerateOptions } from './sampling.js';
+import { withSignal } from './signal.js';
+import { GenerateStream, summarize } from './stream.js';
+import type { GenerateResult, Timings, Usage } from './stream.js';
+import { Tokenizer } from './tokenizer.js';
+import type { Message } from './tokenizer.js';
+
+/** A text, a conversation, or token ids. */
+export type Prompt = string | readonly Message[] | readonly number[];
+
+export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'float16';
+
+export interface LoadOptions {
+  /** 'auto' (default): bfloat16 on a GPU, float32 on CPU, where half-precision products are slow. */
+  dtype?: Dtype;
+  /** Folder of a PEFT LoRA adapter to put on top. */
+  adapter?: string;
+  /** Bytes read so far and in all. */
+  onProgress?: (progress: { loaded: number; total: number }) => void;
+  signal?: AbortSignal;
+}
+
+export interface GenerateBatchOptions extends GenerateOptions {
+  /** Answers for each prompt. Default 1. */
+  numGenerations?: number;
+  onProgress?: (progress: BatchProgress) => void;
+}
+
+export interface Completion {
+  text: string;
+  tokens: number[];
+  logprobs: number[];
+  finishReason: FinishReason;
+}
+
+export interface GenerateBatchResult {
+  /** `completions[i]` are the answers to prompt i. */
+  completions: Completion[][];
+  usage: Usage;
+  timings: Timings;
+}
+
+const batchKeys = [...generateKeys, 'numGenerations', 'onProgress'];
+
+/** A language model with its tokenizer. Made by {@link loadModel}; freed by `dispose()` or `using`. */
+export class LanguageModel {
+  #native: NativeModel | null;
+  readonly #tokenizer: Tokenizer | null;
+  /** Folder the weights were read from. */
+  readonly path: string;
+  #hasAdapter = false;
+
+  /** @internal */
+  constructor(handle: NativeModel, tokenizer: Tokenizer | null, path: string) {
+    this.#native = handle;
+    this.#tokenizer = tokenizer;
+    this.path = path;
+  }
+
+  /** @internal The native model; throws ERR_MLX_DISPOSED after `dispose()`. */
+  get handle(): NativeModel {
+    if (this.#native === null) {
+      throw new MlxError('ERR_MLX_DISPOSED', `this ${this.constructor.name} has been disposed; load it again with loadModel('${this.path}')`);
+    }
+    return this.#native;
+  }
+
+  /** @internal Puts freshly loaded weights in place of the present ones, for resuming a training run. */
+  replaceHandle(handle: NativeModel): void {
+    const old = this.handle;
+    this.#native = handle;
+    old.dispose();
+  }
+
+  get tokenizer(): Tokenizer {
+    if (this.#tokenizer === null) {
+      throw new MlxError('ERR_MLX_LOAD', `${this.path}: the checkpoint has no tokenizer.json, so only token ids can go in and out`);
+    }
+    return this.#tokenizer;
+  }
+
+  /** 'qwen3', 'qwen2', as in config.json. */
+  get modelType(): string {
+    return this.handle.modelType;
+  }
+
+  get dtype(): string {
+    return this.handle.dtype;
+  }
+
+  /** The checkpoint's config.json. */
+  get config(): Record<string, unknown> {
+    return JSON.parse(this.handle.configJson) as Record<string, unknown>;
+  }
+
+  get numParameters(): number {
+    return this.handle.numParameters;
+  }
+
+  /** Parameters that a trainer would change: all of them, or the adapter's. */
+  get numTrainable(): number {
+    return this.handle.numTrainable;
+  }
+
+  get vocabSize(): number {
+    return this.handle.vocabSize;
+  }
+
+  get contextLength(): number {
+    return this.handle.contextLength;
+  }
+
+  get eosTokenIds(): number[] {
+    return this.handle.eosTokenIds;
+  }
+
+  /** True when a LoRA adapter sits on the model. */
+  get hasAdapter(): boolean {
+    return this.#hasAdapter;
+  }
+
+  get disposed(): boolean {
+    return this.#native === null;
+  }
+
+  /** Token ids of a prompt: a conversation goes through the chat template, and so does a string unless `raw` is set. */
+  encodePrompt(prompt: Prompt, options: Pick<GenerateOptions, 'raw' | 'enableThinking' | 'tools' | 'chatTemplateOptions'> = {}): number[] {
+    if (typeof prompt === 'string') {
+      if (options.raw === true || !this.tokenizer.hasChatTemplate) return this.tokenizer.encode(prompt);
+      return this.encodePrompt([{ role: 'user', content: prompt }], options);
+    }
+    if (!Array.isArray(prompt) || prompt.length === 0) {
+      throw new MlxError('ERR_MLX_ARGUMENT', 'a prompt is a string, a list of messages, or a list of token ids, and must not be empty');
+    }
+    if (typeof prompt[0] === 'number') return [...(prompt as readonly number[])];
+    const { enableThinking, tools, chatTemplateOptions } = options;
+    return this.tokenizer.encodeChat(prompt as readonly Message[], {
+      ...chatTemplateOptions,
+      ...(enableThinking === undefined ? {} : { enableThinking }),
+      ...(tools === undefined ? {} : { tools }),
+    });
+  }
+
+  /** Logits [B, T, V] of `inputIds` [B, T]. */
+  forward(inputIds: NativeArray): NativeArray {
+    return guard(() => this.handle.forward(inputIds));
+  }
+
+  /**
+   * Answers one prompt.
+   *
+   * @example
+   * const { text } = await model.generate('Why is the sky blue?', { maxTokens: 200 });
+   */
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<GenerateResult> {
+    return await this.#stream(prompt, options, 'generate()').collect();
+  }
+
+  /**
+   * Answers one prompt piece by piece.
+   *
+   * @example
+   * for await (const { text } of model.stream('Tell me a story')) process.stdout.write(text);
+   */
+  stream(prompt: Prompt, options: GenerateOptions = {}): GenerateStream {
+    return this.#stream(prompt, options, 'stream()');
+  }
+
+  #stream(prompt: Prompt, options: GenerateOptions, where: string): GenerateStream {
+    const handle = this.handle;
+    const sampling = resolveSampling(options, samplingDefaults(handle.generationConfigJson), where);
+    const ids = this.encodePrompt(prompt, options);
+    return new GenerateStream(() => this.handle.startGeneration(ids, sampling), this.#tokenizer, options.signal);
+  }
+
+  /** Answers all prompts, each `numGenerations` times, in one batch; a prompt is read once for all its answers. */
+  async generateBatch(prompts: readonly Prompt[], options: GenerateBatchOptions = {}): Promise<GenerateBatchResult> {
+    rejectUnknownKeys(options, batchKeys, 'generateBatch()');
+    const { numGenerations = 1, onProgress, ...rest } = options;
+    const handle = this.handle;
+    const sampling = resolveSampling(rest, samplingDefaults(handle.generationConfigJson), 'generateBatch()');
+    const ids = prompts.map((prompt) => this.encodePrompt(prompt, options));
+    const batch = await withSignal(options.signal, (cancel) => handle.generateBatch(ids, { ...sampling, numGenerations }, cancel, onProgress));
+    const rows = batch.tokens.map((tokens, i) => ({
+      text: this.#tokenizer?.decode(tokens) ?? '',
+      tokens,
+      logprobs: batch.logprobs[i]!,
+      finishReason: batch.finishReasons[i]!,
+    }));
+    return {
+      completions: ids.map((_, i) => rows.slice(i * numGenerations, (i + 1) * numGenerations)),
+      ...summarize(batch.promptTokens, batch.generatedTokens, batch.prefillMs, batch.decodeMs),
+    };
+  }
+
+  /** Names and arrays of all parameters, under the checkpoint's names. */
+  parameters(): Map<string, NativeArray> {
+    return guard(() => new Map(this.handle.parameterNames().map((name) => [name, this.handle.parameter(name)])));
+  }
+
+  /** Puts a fresh LoRA adapter on the model; only it is trained from then on. */
+  applyLora(options: LoraOptions): void {
+    guard(() => this.handle.applyLora(options));
+    this.#hasAdapter = true;
+  }
+
+  /** Loads a LoRA adapter in PEFT's layout. */
+  async loadAdapter(dir: string): Promise<void> {
+    try {
+      await this.handle.loadAdapter(dir);
+    } catch (error) {
+      throw wrapNativeError(error);
+    }
+    this.#hasAdapter = true;
+  }
+
+  /**
+   * Writes the model in the Hugging Face layout, tokenizer files included, so that transformers and mlx-lm can read it. `dir` is
+   * complete or untouched, whatever happens. A folder that already holds a checkpoint is replaced.
+   */
+  async save(dir: string): Promise<void> {
+    await writeFolder(dir, (temporary) => this.writeTo(temporary));
+  }
+
+  /** Writes only the LoRA adapter, in PEFT's layout. */
+  async saveAdapter(dir: string): Promise<void> {
+    await writeFolder(dir, (temporary) => this.#writeAdapter(temporary));
+  }
+
+  /** @internal Writes what training changes, the adapter or the whole model, and the tokenizer into an existing folder. */
+  async writeTrained(dir: string): Promise<void> {
+    if (this.#hasAdapter) await this.#writeAdapter(dir);
+    else await this.writeTo(dir);
+  }
+
+  /** @internal */
+  async writeTo(dir: string): Promise<void> {
+    await this.handle.save(dir);
+    await copyTokenizerFiles(this.path, dir);
+  }
+
+  async #writeAdapter(dir: string): Promise<void> {
+    await this.handle.saveAdapter(dir, resolve(this.path));
+    await copyTokenizerFiles(this.path, dir);
+  }
+
+  /** Frees the weights. Safe to call twice; using the model afterwards throws ERR_MLX_DISPOSED. */
+  dispose(): void {
+    this.#native?.dispose();
+    this.#native = null;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+export class Qwen2Model extends LanguageModel {}
+
+export class Qwen3Model extends LanguageModel {}
+
+const modelClasses: Record<string, typeof LanguageModel> = { qwen2: Qwen2Model, qwen3: Qwen3Model };
+
+/** @internal Loads only the weights of a folder. */
+export async function loadNativeModel(path: string, options: LoadOptions): Promise<NativeModel> {
+  const { onProgress } = options;
+  return await withSignal(options.signal, (cancel) =>
+    native().NativeModel.load(
+      path,
+      { dtype: options.dtype ?? 'auto' },
+      cancel,
+      onProgress === undefined ? undefined : (loaded, total) => onProgress({ loaded, total }),
+    ),
+  );
+}
+
+/**
+ * Loads a checkpoint folder in the Hugging Face layout: config.json, safetensors weights and, unless only token ids will be used,
+ * tokenizer.json.
+ *
+ * @example
+ * using model = await loadModel('./Qwen3-0.6B');            // Node 24; on Node 20 and 22 call model.dispose() when done
+ * const { text } = await model.generate('Hello!');
+ */
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<Qwen2Model | Qwen3Model> {
+  rejectUnknownKeys(options, ['dtype', 'adapter', 'onProgress', 'signal'], 'loadModel()');
+  options.signal?.throwIfAborted();
+  const folder = await stat(path).catch(() => null);
+  if (folder === null || !folder.isDirectory()) {
+    throw new MlxError('ERR_MLX_LOAD', `${path}: there is no such folder. loadModel() takes a local folder with config.json and *.safetensors.`);
+  }
+  if (!existsSync(join(path, 'config.json'))) {
+    const adapter = existsSync(join(path, 'adapter_config.json'));
+    throw new MlxError(
+      'ERR_MLX_LOAD',
+      adapter
+        ? `${path}: this is an adapter; load its base model with loadModel(base, { adapter: '${path}' })`
+        : `${path}: there is no config.json, so this is not a Hugging Face checkpoint folder`,
+    );
+  }
+  const tokenizer = existsSync(join(path, 'tokenizer.json')) ? await Tokenizer.load(path) : null;
+  const handle = await loadNativeModel(path, options);
+  const model = new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path);
+  if (options.adapter !== undefined) {
+    try {
+      await model.loadAdapter(options.adapter);
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+  }
+  return model;
+}

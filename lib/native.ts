@@ -1,0 +1,47 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { errorText, MlxError } from './errors.js';
+import type { NativeModule } from './native-types.js';
+
+let loaded: NativeModule | undefined;
+
+/** The folder of the package: this file lies in `lib/` of the sources and in `dist/lib/` of the build. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder);
+    if (parent === folder) break;
+    folder = parent;
+  }
+  return folder;
+}
+
+/** The addon, loaded on first use. Throws ERR_MLX_ADDON with the reason and the cure when it cannot be loaded. */
+export function native(): NativeModule {
+  if (loaded !== undefined) return loaded;
+  const root = packageRoot();
+  const entry = join(root, 'index.cjs');
+  if (!existsSync(entry)) {
+    throw new MlxError('ERR_MLX_ADDON', `mlx-node: the native addon is not built: ${entry} is missing. Run 'npm run build' in ${root}.`);
+  }
+  try {
+    loaded = createRequire(import.meta.url)(entry) as NativeModule;
+    return loaded;
+  } catch (error) {
+    throw new MlxError('ERR_MLX_ADDON', loadFailure(root, error), { cause: error });
+  }
+}
+
+function loadFailure(root: string, error: unknown): string {
+  const reasons = new Set<string>();
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) reasons.add(cause.message.split('\n')[0] ?? '');
+  const text = [...reasons].join('; ');
+  const cure = /libmlx|libcu|libnv|cannot open shared object|image not found/i.test(text)
+    ? `A shared library that the addon needs was not found. Run 'npx mlx-node doctor' for details, or 'npm run build' in ${root} to fetch MLX again.`
+    : /Cannot find (native binding|module)/i.test(text)
+      ? `There is no addon for ${process.platform}-${process.arch} here. Run 'npm run build' in ${root}; if the package was installed from a registry, remove node_modules and package-lock.json and run 'npm install' again, because npm may have skipped the optional platform package.`
+      : `Run 'npm run build' in ${root} to build it for this machine (${process.platform}-${process.arch}, Node ${process.version}).`;
+  return `mlx-node: the native addon could not be loaded: ${errorText(error).split('\n')[0]}\n  reason: ${text}\n  ${cure}`;
+}

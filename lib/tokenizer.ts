@@ -1,0 +1,89 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { guard, MlxError, wrapNativeError } from './errors.js';
+import { native } from './native.js';
+import type { NativeDecodeStream, NativeTokenizer } from './native-types.js';
+
+/** One turn of a conversation in OpenAI's form. */
+export interface Message {
+  role: 'system' | 'user' | 'assistant' | 'tool' | (string & {});
+  content: string | null;
+  name?: string;
+  reasoning_content?: string;
+  tool_calls?: unknown[];
+  tool_call_id?: string;
+}
+
+export interface ChatTemplateOptions {
+  /** Tool descriptions in OpenAI's form. */
+  tools?: readonly object[];
+  /** End with the opening of the assistant's turn. Default true. */
+  addGenerationPrompt?: boolean;
+  /** Qwen3: false asks for an answer without a `<think>` part. */
+  enableThinking?: boolean;
+  /** Further variables of the template. */
+  [variable: string]: unknown;
+}
+
+/** Text to token ids and back, with the chat template of the checkpoint. */
+export class Tokenizer {
+  readonly #native: NativeTokenizer;
+
+  constructor(handle: NativeTokenizer) {
+    this.#native = handle;
+  }
+
+  /** Loads `tokenizer.json` and `tokenizer_config.json` of a checkpoint folder. */
+  static async load(dir: string): Promise<Tokenizer> {
+    if (!existsSync(join(dir, 'tokenizer.json'))) {
+      throw new MlxError('ERR_MLX_LOAD', `${dir}: there is no tokenizer.json; a tokenizer needs that file.`);
+    }
+    try {
+      return new Tokenizer(await native().NativeTokenizer.load(dir));
+    } catch (error) {
+      throw wrapNativeError(error);
+    }
+  }
+
+  /** Token ids of `text`. `addSpecialTokens` (default true) adds what the tokenizer's own post-processor adds; Qwen's adds nothing. */
+  encode(text: string, options: { addSpecialTokens?: boolean } = {}): number[] {
+    return guard(() => this.#native.encode(text, options.addSpecialTokens ?? true));
+  }
+
+  /** Text of `ids`. `skipSpecialTokens` defaults to true. */
+  decode(ids: readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
+    return guard(() => this.#native.decode([...ids], options.skipSpecialTokens ?? true));
+  }
+
+  /** The conversation as one string, through the checkpoint's chat template. */
+  applyChatTemplate(messages: readonly Message[], options: ChatTemplateOptions = {}): string {
+    const { addGenerationPrompt = true, ...rest } = options;
+    return guard(() => this.#native.applyChatTemplate(JSON.stringify(messages), JSON.stringify({ addGenerationPrompt, ...rest })));
+  }
+
+  /** Token ids of the conversation, ready to be continued by the model. */
+  encodeChat(messages: readonly Message[], options: ChatTemplateOptions = {}): number[] {
+    return this.encode(this.applyChatTemplate(messages, options), { addSpecialTokens: false });
+  }
+
+  /** Decodes token by token; text is held back until it is whole characters. */
+  decodeStream(options: { skipSpecialTokens?: boolean } = {}): NativeDecodeStream {
+    return guard(() => this.#native.decodeStream(options.skipSpecialTokens ?? true));
+  }
+
+  get eosTokenIds(): number[] {
+    return this.#native.eosTokenIds;
+  }
+
+  get padTokenId(): number | null {
+    return this.#native.padTokenId ?? null;
+  }
+
+  get vocabSize(): number {
+    return this.#native.vocabSize;
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#native.hasChatTemplate;
+  }
+}

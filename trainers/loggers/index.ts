@@ -1,0 +1,13 @@
+import { JsonlLogger } from './jsonl.js';
+import type { Logger } from './logger.js';
+import { ReportLogger } from './report.js';
+
+export { ConsoleLogger } from './console.js';
+export { JsonlLogger, readJsonLines } from './jsonl.js';
+export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './logger.js';
+export { ReportLogger } from './report.js';
+
+/** The record and the report of a run, in its folder. */
+export function defaultLoggers(outputDir: string | undefined, completions: boolean): Logger[] {
+  return outputDir === undefined ? [] : [new JsonlLogger(outputDir, { completions }), new ReportLogger(outputDir)];
+}
