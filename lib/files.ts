@@ -73,8 +73,15 @@ async function replaceFolder(target: string, temporary: string): Promise<void> {
     await rename(temporary, target);
     return;
   }
-  if (!entries.includes('config.json') && !entries.includes('adapter_config.json') && !entries.includes('trainer_state.json')) {
-    throw new MlxError('ERR_MLX_SAVE', `${target}: the folder exists and holds something other than a checkpoint; choose another one or empty it.`);
+  if (
+    !entries.includes('config.json') &&
+    !entries.includes('adapter_config.json') &&
+    !entries.includes('trainer_state.json')
+  ) {
+    throw new MlxError(
+      'ERR_MLX_SAVE',
+      `${target}: the folder exists and holds something other than a checkpoint; choose another one or empty it.`,
+    );
   }
   const old = join(dirname(target), `${temporaryPrefix}old-${basename(target)}-${process.pid}`);
   await rename(target, old);
@@ -88,9 +95,13 @@ export function saveError(path: string, error: unknown): MlxError {
   const text = errorText(error);
   const code = (error as { code?: unknown } | null)?.code;
   if (code === 'ENOSPC' || code === 'EDQUOT' || /no space left|disk quota/i.test(text)) {
-    return new MlxError('ERR_MLX_SAVE', `${path}: the disk is full (${text}). Nothing that was saved before is lost; free some space and try again.`, {
-      cause: error,
-    });
+    return new MlxError(
+      'ERR_MLX_SAVE',
+      `${path}: the disk is full (${text}). Nothing that was saved before is lost; free some space and try again.`,
+      {
+        cause: error,
+      },
+    );
   }
   return new MlxError('ERR_MLX_SAVE', `${path}: could not be written: ${text}`, { cause: error });
 }

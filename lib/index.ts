@@ -10,18 +10,6 @@ export type { ChatTemplateOptions, Message } from './tokenizer.js';
 export { readJsonl } from './data.js';
 export { buildInfo, clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit } from './memory.js';
 export type { BatchProgress, BuildInfo, FinishReason, LoraOptions, MemoryStats } from './native-types.js';
-
-export { GRPOTrainer } from '../trainers/grpo/trainer.js';
-export type { GRPOTrainerOptions, TrainOptions, TrainResult } from '../trainers/grpo/trainer.js';
-export { grpoConfigSchema, resolveGRPOConfig } from '../trainers/grpo/config.js';
-export type { GRPOConfig, ResolvedGRPOConfig } from '../trainers/grpo/config.js';
-export { evaluate } from '../trainers/grpo/evaluate.js';
-export type { EvaluateOptions, EvaluateResult } from '../trainers/grpo/evaluate.js';
-export type { GRPORow, Reward, RewardArgs, TrainerState } from '../trainers/grpo/types.js';
-export { SFTTrainer } from '../trainers/sft/trainer.js';
-export type { SFTConfig, SFTRow, SFTTrainerOptions } from '../trainers/sft/trainer.js';
-export { completionAnswer, exactAnswer, formatReward, gsm8kAnswer, lastNumber, lengthPenalty, named } from '../trainers/rewards/text.js';
-export { ConsoleLogger, JsonlLogger, ReportLogger } from '../trainers/loggers/index.js';
-export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from '../trainers/loggers/index.js';
-export { learningRateAt } from '../trainers/schedule.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';
+
+export * from '../trainers/index.js';

@@ -69,7 +69,10 @@ export class LanguageModel {
   /** @internal The native model; throws ERR_MLX_DISPOSED after `dispose()`. */
   get handle(): NativeModel {
     if (this.#native === null) {
-      throw new MlxError('ERR_MLX_DISPOSED', `this ${this.constructor.name} has been disposed; load it again with loadModel('${this.path}')`);
+      throw new MlxError(
+        'ERR_MLX_DISPOSED',
+        `this ${this.constructor.name} has been disposed; load it again with loadModel('${this.path}')`,
+      );
     }
     return this.#native;
   }
@@ -83,7 +86,10 @@ export class LanguageModel {
 
   get tokenizer(): Tokenizer {
     if (this.#tokenizer === null) {
-      throw new MlxError('ERR_MLX_LOAD', `${this.path}: the checkpoint has no tokenizer.json, so only token ids can go in and out`);
+      throw new MlxError(
+        'ERR_MLX_LOAD',
+        `${this.path}: the checkpoint has no tokenizer.json, so only token ids can go in and out`,
+      );
     }
     return this.#tokenizer;
   }
@@ -133,13 +139,19 @@ export class LanguageModel {
   }
 
   /** Token ids of a prompt: a conversation goes through the chat template, and so does a string unless `raw` is set. */
-  encodePrompt(prompt: Prompt, options: Pick<GenerateOptions, 'raw' | 'enableThinking' | 'tools' | 'chatTemplateOptions'> = {}): number[] {
+  encodePrompt(
+    prompt: Prompt,
+    options: Pick<GenerateOptions, 'raw' | 'enableThinking' | 'tools' | 'chatTemplateOptions'> = {},
+  ): number[] {
     if (typeof prompt === 'string') {
       if (options.raw === true || !this.tokenizer.hasChatTemplate) return this.tokenizer.encode(prompt);
       return this.encodePrompt([{ role: 'user', content: prompt }], options);
     }
     if (!Array.isArray(prompt) || prompt.length === 0) {
-      throw new MlxError('ERR_MLX_ARGUMENT', 'a prompt is a string, a list of messages, or a list of token ids, and must not be empty');
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        'a prompt is a string, a list of messages, or a list of token ids, and must not be empty',
+      );
     }
     if (typeof prompt[0] === 'number') return [...(prompt as readonly number[])];
     const { enableThinking, tools, chatTemplateOptions } = options;
@@ -189,7 +201,9 @@ export class LanguageModel {
     const handle = this.handle;
     const sampling = resolveSampling(rest, samplingDefaults(handle.generationConfigJson), 'generateBatch()');
     const ids = prompts.map((prompt) => this.encodePrompt(prompt, options));
-    const batch = await withSignal(options.signal, (cancel) => handle.generateBatch(ids, { ...sampling, numGenerations }, cancel, onProgress));
+    const batch = await withSignal(options.signal, (cancel) =>
+      handle.generateBatch(ids, { ...sampling, numGenerations }, cancel, onProgress),
+    );
     const rows = batch.tokens.map((tokens, i) => ({
       text: this.#tokenizer?.decode(tokens) ?? '',
       tokens,
@@ -296,7 +310,10 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   options.signal?.throwIfAborted();
   const folder = await stat(path).catch(() => null);
   if (folder === null || !folder.isDirectory()) {
-    throw new MlxError('ERR_MLX_LOAD', `${path}: there is no such folder. loadModel() takes a local folder with config.json and *.safetensors.`);
+    throw new MlxError(
+      'ERR_MLX_LOAD',
+      `${path}: there is no such folder. loadModel() takes a local folder with config.json and *.safetensors.`,
+    );
   }
   if (!existsSync(join(path, 'config.json'))) {
     const adapter = existsSync(join(path, 'adapter_config.json'));

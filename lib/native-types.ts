@@ -187,7 +187,10 @@ export interface NativeTrainer {
     options: { numItemsInBatch: number },
     cancel?: NativeCancel,
   ): Promise<{ loss: number; tokens: number }>;
-  optimizerStep(options: { learningRate: number }, cancel?: NativeCancel): Promise<{ gradNorm: number; skipped: boolean }>;
+  optimizerStep(
+    options: { learningRate: number },
+    cancel?: NativeCancel,
+  ): Promise<{ gradNorm: number; skipped: boolean }>;
   save(dir: string): Promise<void>;
   load(dir: string): Promise<void>;
   discardGradients(): void;

@@ -24,7 +24,10 @@ export function native(): NativeModule {
   const root = packageRoot();
   const entry = join(root, 'index.cjs');
   if (!existsSync(entry)) {
-    throw new MlxError('ERR_MLX_ADDON', `mlx-node: the native addon is not built: ${entry} is missing. Run 'npm run build' in ${root}.`);
+    throw new MlxError(
+      'ERR_MLX_ADDON',
+      `mlx-node: the native addon is not built: ${entry} is missing. Run 'npm run build' in ${root}.`,
+    );
   }
   try {
     loaded = createRequire(import.meta.url)(entry) as NativeModule;
@@ -36,7 +39,8 @@ export function native(): NativeModule {
 
 function loadFailure(root: string, error: unknown): string {
   const reasons = new Set<string>();
-  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) reasons.add(cause.message.split('\n')[0] ?? '');
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
+    reasons.add(cause.message.split('\n')[0] ?? '');
   const text = [...reasons].join('; ');
   const cure = /libmlx|libcu|libnv|cannot open shared object|image not found/i.test(text)
     ? `A shared library that the addon needs was not found. Run 'npx mlx-node doctor' for details, or 'npm run build' in ${root} to fetch MLX again.`

@@ -8,7 +8,8 @@ export function editDistance(a: string, b: string): number {
     for (let j = 1; j <= b.length; j++) {
       const same = a[i - 1] === b[j - 1];
       let best = Math.min(rows[i - 1]![j]! + 1, row[j - 1]! + 1, rows[i - 1]![j - 1]! + (same ? 0 : 1));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, rows[i - 2]![j - 2]! + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        best = Math.min(best, rows[i - 2]![j - 2]! + 1);
       row.push(best);
     }
     rows.push(row);
@@ -33,7 +34,7 @@ export function nearestName(name: string, known: Iterable<string>): string | und
 export function unknownNameMessage(name: string, known: Iterable<string>, where: string): string {
   const names = [...known];
   const near = nearestName(name, names);
-  const hint = near === undefined ? `known names are ${names.sort().join(', ')}` : `did you mean '${near}'?`;
+  const hint = near === undefined ? `known names are ${names.toSorted().join(', ')}` : `did you mean '${near}'?`;
   return `unknown option '${name}' of ${where}: ${hint}`;
 }
 

@@ -55,7 +55,14 @@ const samplingKeys = [
   'ignoreEos',
 ] as const;
 
-export const generateKeys: readonly string[] = [...samplingKeys, 'raw', 'enableThinking', 'tools', 'chatTemplateOptions', 'signal'];
+export const generateKeys: readonly string[] = [
+  ...samplingKeys,
+  'raw',
+  'enableThinking',
+  'tools',
+  'chatTemplateOptions',
+  'signal',
+];
 
 interface GenerationConfig {
   do_sample?: boolean;
@@ -70,7 +77,8 @@ interface GenerationConfig {
 export function samplingDefaults(generationConfigJson: string): SamplingOptions {
   const file = JSON.parse(generationConfigJson || '{}') as GenerationConfig;
   const defaults: SamplingOptions = { maxTokens: 256, temperature: 0 };
-  if (file.repetition_penalty !== undefined && file.repetition_penalty !== null) defaults.repetitionPenalty = file.repetition_penalty;
+  if (file.repetition_penalty !== undefined && file.repetition_penalty !== null)
+    defaults.repetitionPenalty = file.repetition_penalty;
   if (file.do_sample === true) {
     defaults.temperature = file.temperature ?? 1;
     if (typeof file.top_k === 'number') defaults.topK = file.top_k;
@@ -81,9 +89,15 @@ export function samplingDefaults(generationConfigJson: string): SamplingOptions 
 }
 
 /** Options for the addon: the user's values over the checkpoint's defaults, checked. */
-export function resolveSampling(options: GenerateOptions, defaults: SamplingOptions, where: string): NativeGenerateOptions {
+export function resolveSampling(
+  options: GenerateOptions,
+  defaults: SamplingOptions,
+  where: string,
+): NativeGenerateOptions {
   rejectUnknownKeys(options, generateKeys, where);
-  const given = Object.fromEntries(samplingKeys.map((key) => [key, options[key]]).filter(([, value]) => value !== undefined));
+  const given = Object.fromEntries(
+    samplingKeys.map((key) => [key, options[key]]).filter(([, value]) => value !== undefined),
+  );
   const merged = { ...defaults, ...given } as SamplingOptions & { maxTokens: number };
   checkRange(merged, 'maxTokens', where, (n) => Number.isInteger(n) && n >= 1, 'a whole number from 1');
   checkRange(merged, 'temperature', where, (n) => n >= 0, 'a number from 0 (0 is greedy)');
@@ -106,6 +120,9 @@ function checkRange(
   const value: unknown = options[key];
   if (value === undefined) return;
   if (typeof value !== 'number' || !Number.isFinite(value) || !valid(value)) {
-    throw new MlxError('ERR_MLX_CONFIG', `${key} of ${where} must be ${wanted}, got ${JSON.stringify(value) ?? String(value)}`);
+    throw new MlxError(
+      'ERR_MLX_CONFIG',
+      `${key} of ${where} must be ${wanted}, got ${JSON.stringify(value) ?? String(value)}`,
+    );
   }
 }

@@ -6,7 +6,10 @@ import type { NativeCancel } from './native-types.js';
  * Runs native work that `signal` can stop. An already aborted signal rejects at once; an abort during the work flips the native
  * cancel flag, and the promise rejects with `signal.reason` as soon as the work has stopped.
  */
-export async function withSignal<T>(signal: AbortSignal | undefined, work: (cancel: NativeCancel | undefined) => Promise<T>): Promise<T> {
+export async function withSignal<T>(
+  signal: AbortSignal | undefined,
+  work: (cancel: NativeCancel | undefined) => Promise<T>,
+): Promise<T> {
   if (signal === undefined) {
     try {
       return await work(undefined);

@@ -58,7 +58,9 @@ export class Tokenizer {
   /** The conversation as one string, through the checkpoint's chat template. */
   applyChatTemplate(messages: readonly Message[], options: ChatTemplateOptions = {}): string {
     const { addGenerationPrompt = true, ...rest } = options;
-    return guard(() => this.#native.applyChatTemplate(JSON.stringify(messages), JSON.stringify({ addGenerationPrompt, ...rest })));
+    return guard(() =>
+      this.#native.applyChatTemplate(JSON.stringify(messages), JSON.stringify({ addGenerationPrompt, ...rest })),
+    );
   }
 
   /** Token ids of the conversation, ready to be continued by the model. */

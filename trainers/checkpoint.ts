@@ -43,7 +43,7 @@ export class CheckpointStore {
       .map((name) => ({ name, match: stepName.exec(name) }))
       .filter(({ name, match }) => match !== null && existsSync(join(this.dir, name, stateFile)))
       .map(({ name, match }) => ({ step: Number(match![1]), path: join(this.dir, name) }))
-      .sort((a, b) => a.step - b.step);
+      .toSorted((a, b) => a.step - b.step);
   }
 
   async latest(): Promise<Checkpoint | undefined> {
@@ -85,9 +85,13 @@ export async function readState<State extends { version: number; trainer: string
   try {
     state = JSON.parse(await readFile(file, 'utf8')) as State;
   } catch (error) {
-    throw new MlxError('ERR_MLX_CHECKPOINT', `${path}: this is not a complete checkpoint: ${stateFile} cannot be read (${errorText(error)})`, {
-      cause: error,
-    });
+    throw new MlxError(
+      'ERR_MLX_CHECKPOINT',
+      `${path}: this is not a complete checkpoint: ${stateFile} cannot be read (${errorText(error)})`,
+      {
+        cause: error,
+      },
+    );
   }
   if (state.trainer !== trainer || state.version !== version) {
     throw new MlxError(
@@ -112,16 +116,24 @@ export async function refuseLaterCheckpoints(store: CheckpointStore, step: numbe
 }
 
 /** The folder to resume from: a path, or the newest complete checkpoint for `true` and 'latest'. */
-export async function resolveResume(resumeFrom: string | boolean | undefined, store: CheckpointStore | undefined): Promise<string | undefined> {
+export async function resolveResume(
+  resumeFrom: string | boolean | undefined,
+  store: CheckpointStore | undefined,
+): Promise<string | undefined> {
   if (resumeFrom === undefined || resumeFrom === false) return undefined;
   if (typeof resumeFrom === 'string' && resumeFrom !== 'latest') {
     if (existsSync(join(resumeFrom, stateFile))) return resumeFrom;
     const inside = await new CheckpointStore(resumeFrom).latest();
     if (inside !== undefined) return inside.path;
-    throw new MlxError('ERR_MLX_CHECKPOINT', `${resumeFrom}: neither a checkpoint (it has no ${stateFile}) nor the folder of a run with one`);
+    throw new MlxError(
+      'ERR_MLX_CHECKPOINT',
+      `${resumeFrom}: neither a checkpoint (it has no ${stateFile}) nor the folder of a run with one`,
+    );
   }
-  if (store === undefined) throw new MlxError('ERR_MLX_CONFIG', `resumeFrom: ${JSON.stringify(resumeFrom)} needs outputDir in the config`);
+  if (store === undefined)
+    throw new MlxError('ERR_MLX_CONFIG', `resumeFrom: ${JSON.stringify(resumeFrom)} needs outputDir in the config`);
   const latest = await store.latest();
-  if (latest === undefined) throw new MlxError('ERR_MLX_CHECKPOINT', `${store.dir}: there is no complete checkpoint to resume from`);
+  if (latest === undefined)
+    throw new MlxError('ERR_MLX_CHECKPOINT', `${store.dir}: there is no complete checkpoint to resume from`);
   return latest.path;
 }

@@ -31,7 +31,10 @@ export function diagnose(load = native): Diagnosis {
   const problems: Problem[] = [];
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (major < oldestNode[0] || (major === oldestNode[0] && minor < oldestNode[1])) {
-    problems.push({ what: `Node ${process.versions.node} is too old`, cure: `install Node ${oldestNode.join('.')} or newer` });
+    problems.push({
+      what: `Node ${process.versions.node} is too old`,
+      cure: `install Node ${oldestNode.join('.')} or newer`,
+    });
   }
   const diagnosis: Diagnosis = {
     node: process.versions.node,
@@ -45,17 +48,32 @@ export function diagnose(load = native): Diagnosis {
     const addon = load();
     const info = addon.buildInfo();
     diagnosis.addon = 'loaded';
-    Object.assign(diagnosis, { mlx: info.mlxVersion, flavour: info.flavour, device: info.device, blas: info.blas, compile: info.compileAvailable });
+    Object.assign(diagnosis, {
+      mlx: info.mlxVersion,
+      flavour: info.flavour,
+      device: info.device,
+      blas: info.blas,
+      compile: info.compileAvailable,
+    });
     diagnosis.memoryLimitGb = addon.memoryStats().limit / 1e9;
     if (info.device === 'cpu') {
       if (!info.compileAvailable) {
-        problems.push({ what: 'MLX cannot compile fused kernels: there is no g++', cure: "install g++ (Debian, Ubuntu: 'apt-get install g++'); without it training is slower" });
+        problems.push({
+          what: 'MLX cannot compile fused kernels: there is no g++',
+          cure: "install g++ (Debian, Ubuntu: 'apt-get install g++'); without it training is slower",
+        });
       }
       if (/reference|netlib|none/i.test(info.blas)) {
-        problems.push({ what: `matrix products use ${info.blas}, which is slow`, cure: "rebuild with 'npm run build', which fetches OpenBLAS" });
+        problems.push({
+          what: `matrix products use ${info.blas}, which is slow`,
+          cure: "rebuild with 'npm run build', which fetches OpenBLAS",
+        });
       }
       if (info.flavour !== 'cpu') {
-        problems.push({ what: `the addon is built for ${info.flavour}, but no GPU can be used, so it runs on the CPU`, cure: 'check the driver (nvidia-smi) and the CUDA libraries on the loader path' });
+        problems.push({
+          what: `the addon is built for ${info.flavour}, but no GPU can be used, so it runs on the CPU`,
+          cure: 'check the driver (nvidia-smi) and the CUDA libraries on the loader path',
+        });
       }
     }
   } catch (error) {
@@ -79,8 +97,10 @@ export function doctorCommand(io: CliIo, load = native): Command {
     });
 }
 
+const gb = (value: number | undefined): string | undefined =>
+  value === undefined ? undefined : `${value.toFixed(1)} GB`;
+
 function render(diagnosis: Diagnosis): string {
-  const gb = (value: number | undefined): string | undefined => (value === undefined ? undefined : `${value.toFixed(1)} GB`);
   const rows: [string, string | undefined][] = [
     ['Node', diagnosis.node],
     ['Platform', diagnosis.platform],

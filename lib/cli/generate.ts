@@ -31,19 +31,46 @@ export function generateCommand(io: CliIo): Command {
     .argument('<model>', 'checkpoint folder')
     .option('-p, --prompt <text>', 'the prompt; default: standard input')
     .option('-s, --system <text>', 'system message')
-    .option('-n, --max-tokens <n>', 'most new tokens (256)', parseNumber('max-tokens', (n) => Number.isInteger(n) && n > 0, 'a whole number from 1'))
-    .option('-t, --temperature <x>', '0 is greedy; default from the checkpoint', parseNumber('temperature', (n) => n >= 0, 'a number from 0'))
-    .option('--top-p <x>', 'nucleus', parseNumber('top-p', (n) => n > 0 && n <= 1, 'a number in (0, 1]'))
-    .option('--top-k <n>', '0 is off', parseNumber('top-k', (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0'))
-    .option('--min-p <x>', '0 is off', parseNumber('min-p', (n) => n >= 0 && n <= 1, 'a number in [0, 1]'))
-    .option('--seed <n>', 'seed of the sampling', parseNumber('seed', (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number from 0'))
+    .option(
+      '-n, --max-tokens <n>',
+      'most new tokens (256)',
+      parseNumber('max-tokens', (n) => Number.isInteger(n) && n > 0, 'a whole number from 1'),
+    )
+    .option(
+      '-t, --temperature <x>',
+      '0 is greedy; default from the checkpoint',
+      parseNumber('temperature', (n) => n >= 0, 'a number from 0'),
+    )
+    .option(
+      '--top-p <x>',
+      'nucleus',
+      parseNumber('top-p', (n) => n > 0 && n <= 1, 'a number in (0, 1]'),
+    )
+    .option(
+      '--top-k <n>',
+      '0 is off',
+      parseNumber('top-k', (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0'),
+    )
+    .option(
+      '--min-p <x>',
+      '0 is off',
+      parseNumber('min-p', (n) => n >= 0 && n <= 1, 'a number in [0, 1]'),
+    )
+    .option(
+      '--seed <n>',
+      'seed of the sampling',
+      parseNumber('seed', (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number from 0'),
+    )
     .option('--raw', 'take the prompt as it is, without the chat template')
     .option('--no-thinking', 'Qwen3: answer without a <think> part')
     .option('--adapter <dir>', 'LoRA adapter')
     .option('--dtype <dtype>', 'auto, float32, bfloat16 or float16', 'auto')
     .option('--json', 'print one JSON object at the end instead of the text')
     .option('-v, --verbose', 'print speed to standard error')
-    .addHelpText('after', '\nExamples:\n  mlx-node generate ./Qwen3-0.6B -p "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate ./model --raw --json')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  mlx-node generate ./Qwen3-0.6B -p "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate ./model --raw --json',
+    )
     .action(async (path: string, flags: Flags) => {
       const prompt = flags.prompt ?? (await readStdin());
       if (prompt === '') throw new UsageError('there is no prompt: give --prompt or standard input');
@@ -54,7 +81,10 @@ export function generateCommand(io: CliIo): Command {
         if (flags.adapter !== undefined) loading.adapter = flags.adapter;
         const model = await loadModel(path, loading);
         try {
-          const messages = [...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]), { role: 'user', content: prompt }];
+          const messages = [
+            ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]),
+            { role: 'user', content: prompt },
+          ];
           const raw = flags.raw === true || !model.tokenizer.hasChatTemplate;
           const stream = model.stream(raw ? prompt : messages, generateOptions(flags, raw, signal));
           for await (const { text } of stream) if (flags.json !== true) io.stdout.write(text);

@@ -13,7 +13,8 @@ export class UsageError extends Error {}
 export function parseNumber(name: string, valid: (value: number) => boolean, wanted: string): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() === '' || !Number.isFinite(value) || !valid(value)) throw new UsageError(`--${name} must be ${wanted}, got '${text}'`);
+    if (text.trim() === '' || !Number.isFinite(value) || !valid(value))
+      throw new UsageError(`--${name} must be ${wanted}, got '${text}'`);
     return value;
   };
 }

@@ -14,7 +14,10 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
   const program = new Command('mlx-node')
     .description('MLX for Node.js: run language models and train them with GRPO.')
     .version(version())
-    .addHelpText('after', '\nExamples:\n  mlx-node doctor\n  mlx-node generate ./Qwen3-0.6B -p "Hello"\n  mlx-node train grpo run.yaml');
+    .addHelpText(
+      'after',
+      '\nExamples:\n  mlx-node doctor\n  mlx-node generate ./Qwen3-0.6B -p "Hello"\n  mlx-node train grpo run.yaml',
+    );
   for (const command of [generateCommand(io), trainCommand(io), doctorCommand(io, load)]) program.addCommand(command);
   everyCommand(program, (command) => {
     command.exitOverride().showHelpAfterError('(--help shows the options)');

@@ -58,7 +58,8 @@ export function trainCommand(io: CliIo): Command {
       const rewards = await loadRewards(beside(file.rewards));
       resolveGRPOConfig(config, rewards.length);
       const dataset = await readJsonl<GRPORow>(beside(file.dataset));
-      const evalDataset = file.evalDataset === undefined ? undefined : await readJsonl<GRPORow>(beside(file.evalDataset));
+      const evalDataset =
+        file.evalDataset === undefined ? undefined : await readJsonl<GRPORow>(beside(file.evalDataset));
       if (flags.check === true) {
         io.stdout.write(`${path}: ${dataset.length} prompts, ${rewards.length} rewards, config is valid\n`);
         return;
@@ -73,7 +74,10 @@ export function trainCommand(io: CliIo): Command {
             dataset,
             rewards,
             config,
-            loggers: [...defaultLoggers(config.outputDir, config.logCompletions ?? true), new ConsoleLogger({ stream: io.stderr })],
+            loggers: [
+              ...defaultLoggers(config.outputDir, config.logCompletions ?? true),
+              new ConsoleLogger({ stream: io.stderr }),
+            ],
             ...(evalDataset === undefined ? {} : { evalDataset }),
           });
           await trainer.train({ signal: stop.signal, resumeFrom: flags.resume ?? false });
@@ -98,7 +102,8 @@ async function readTrainFile(path: string): Promise<{ file: TrainFile; config: G
   if (typeof file !== 'object' || file === null) throw new MlxError('ERR_MLX_CONFIG', `${path}: must hold an object`);
   rejectUnknownKeys(file, fileKeys, path);
   for (const key of ['model', 'dataset', 'rewards'] as const) {
-    if (typeof (file as Partial<TrainFile>)[key] !== 'string') throw new MlxError('ERR_MLX_CONFIG', `${path}: '${key}' is missing; it must be a path`);
+    if (typeof (file as Partial<TrainFile>)[key] !== 'string')
+      throw new MlxError('ERR_MLX_CONFIG', `${path}: '${key}' is missing; it must be a path`);
   }
   const { grpo = {} } = file as TrainFile;
   return { file: file as TrainFile, config: grpo };
@@ -109,7 +114,9 @@ async function loadRewards(path: string): Promise<Reward[]> {
   try {
     module = (await import(pathToFileURL(path).href)) as Record<string, unknown>;
   } catch (error) {
-    throw new MlxError('ERR_MLX_CONFIG', `${path}: the reward module cannot be loaded: ${errorText(error)}`, { cause: error });
+    throw new MlxError('ERR_MLX_CONFIG', `${path}: the reward module cannot be loaded: ${errorText(error)}`, {
+      cause: error,
+    });
   }
   const exported = Array.isArray(module['rewards']) ? (module['rewards'] as unknown[]) : Object.values(module);
   const rewards = exported.filter((value): value is Reward => typeof value === 'function');

@@ -132,7 +132,9 @@ export function resolveGRPOConfig(input: GRPOConfig, numRewards?: number): Resol
     );
   }
   if (config.generationBatchSize !== undefined && config.generationBatchSize % batch !== 0) {
-    problems.push(`generationBatchSize (${config.generationBatchSize}) must be a multiple of perDeviceTrainBatchSize (${batch})`);
+    problems.push(
+      `generationBatchSize (${config.generationBatchSize}) must be a multiple of perDeviceTrainBatchSize (${batch})`,
+    );
   }
   const stepsPerGeneration =
     config.generationBatchSize !== undefined
@@ -160,16 +162,22 @@ export function resolveGRPOConfig(input: GRPOConfig, numRewards?: number): Resol
 export function configWarnings(config: ResolvedGRPOConfig): string[] {
   const warnings: string[] = [];
   if (config.importanceSamplingLevel === 'sequence' && ['bnpo', 'dr_grpo', 'dapo', 'cispo'].includes(config.lossType)) {
-    warnings.push(`importanceSamplingLevel 'sequence' with lossType '${config.lossType}' weighs sequences by their length; GSPO uses lossType 'grpo'`);
+    warnings.push(
+      `importanceSamplingLevel 'sequence' with lossType '${config.lossType}' weighs sequences by their length; GSPO uses lossType 'grpo'`,
+    );
   }
   if (config.lossType === 'luspo' && config.importanceSamplingLevel !== 'sequence') {
     warnings.push("lossType 'luspo' is meant for importanceSamplingLevel 'sequence'");
   }
   if (config.lossType === 'vespo' && config.importanceSamplingLevel !== 'token') {
-    warnings.push("lossType 'vespo' weighs whole sequences by itself; importanceSamplingLevel only changes its KL term");
+    warnings.push(
+      "lossType 'vespo' weighs whole sequences by itself; importanceSamplingLevel only changes its KL term",
+    );
   }
   if (config.lossType === 'cispo' && config.epsilonHigh === undefined) {
-    warnings.push(`lossType 'cispo' caps the weight at epsilonHigh, which defaults to epsilon (${config.epsilon}): every gradient is scaled down; the paper uses 5`);
+    warnings.push(
+      `lossType 'cispo' caps the weight at epsilonHigh, which defaults to epsilon (${config.epsilon}): every gradient is scaled down; the paper uses 5`,
+    );
   }
   return warnings;
 }

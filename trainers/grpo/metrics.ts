@@ -42,7 +42,8 @@ export function rewardMetrics(
   });
   const sums = rewards.map((row) => weightedSum(row, weights));
   const groupStds: number[] = [];
-  for (let i = 0; i < sums.length; i += config.numGenerations) groupStds.push(nanStd(sums.slice(i, i + config.numGenerations)));
+  for (let i = 0; i < sums.length; i += config.numGenerations)
+    groupStds.push(nanStd(sums.slice(i, i + config.numGenerations)));
   const batchStd = nanStd(sums);
   metrics['reward'] = nanMean(sums);
   metrics['reward_std'] = batchStd;
@@ -59,7 +60,8 @@ function zeroShare(
   batchStd: number,
   config: Pick<ResolvedGRPOConfig, 'numGenerations' | 'rewardWeights' | 'scaleRewards' | 'multiObjectiveAggregation'>,
 ): number {
-  if (config.multiObjectiveAggregation === 'normalize_then_sum') return isZero(nanStd(normalizedSums(rewards, config))) ? 1 : 0;
+  if (config.multiObjectiveAggregation === 'normalize_then_sum')
+    return isZero(nanStd(normalizedSums(rewards, config))) ? 1 : 0;
   if (config.scaleRewards === 'batch') return isZero(batchStd) ? 1 : 0;
   return groupStds.filter(isZero).length / groupStds.length;
 }

@@ -2,7 +2,15 @@ import { errorText, MlxError } from '../../lib/errors.js';
 import type { Message } from '../../lib/tokenizer.js';
 import type { GRPORow, Reward, RewardArgs, TrainerState } from './types.js';
 
-const reservedColumns = ['prompt', 'prompts', 'completions', 'completionMessages', 'completionIds', 'trainerState', 'logMetric', 'signal'];
+const reservedColumns = new Set([
+  'prompts',
+  'completions',
+  'completionMessages',
+  'completionIds',
+  'trainerState',
+  'logMetric',
+  'signal',
+]);
 
 export interface NamedReward {
   name: string;
@@ -25,11 +33,17 @@ export function checkDataset(dataset: readonly GRPORow[], what: string): void {
   dataset.forEach((row, i) => {
     const { prompt } = row;
     if (typeof prompt === 'string' ? prompt === '' : !Array.isArray(prompt) || prompt.length === 0) {
-      throw new MlxError('ERR_MLX_CONFIG', `${what}[${i}].prompt must be a text or a list of messages and must not be empty, got ${JSON.stringify(prompt)}`);
+      throw new MlxError(
+        'ERR_MLX_CONFIG',
+        `${what}[${i}].prompt must be a text or a list of messages and must not be empty, got ${JSON.stringify(prompt)}`,
+      );
     }
     for (const column of Object.keys(row)) {
-      if (column !== 'prompt' && reservedColumns.includes(column)) {
-        throw new MlxError('ERR_MLX_CONFIG', `${what}[${i}] has a column '${column}', a name that rewards use for something else; rename it`);
+      if (reservedColumns.has(column)) {
+        throw new MlxError(
+          'ERR_MLX_CONFIG',
+          `${what}[${i}] has a column '${column}', a name that rewards use for something else; rename it`,
+        );
       }
     }
   });
@@ -49,7 +63,7 @@ export async function score(rewards: readonly NamedReward[], input: ScoreInput):
   const { rows, completions, completionIds, trainerState, logMetric, signal } = input;
   const columns: Record<string, unknown[]> = {};
   for (const name of new Set(rows.flatMap((row) => Object.keys(row)))) {
-    if (name !== 'prompt') columns[name] = rows.map((row) => row[name]);
+    if (name !== 'prompt') columns[name] = rows.map((row) => (row as GRPORow & Record<string, unknown>)[name]);
   }
   const args = (): RewardArgs => ({
     ...columns,
@@ -76,12 +90,18 @@ async function callReward(name: string, reward: Reward, args: RewardArgs, length
   }
   if (!Array.isArray(values) || values.length !== length) {
     const got = Array.isArray(values) ? `${values.length} values` : typeof values;
-    throw new MlxError('ERR_MLX_REWARD', `reward '${name}' must return one number or null for each of the ${length} completions, got ${got}`);
+    throw new MlxError(
+      'ERR_MLX_REWARD',
+      `reward '${name}' must return one number or null for each of the ${length} completions, got ${got}`,
+    );
   }
   return values.map((value: unknown, i) => {
     if (value === null) return NaN;
     if (typeof value === 'number' && Number.isFinite(value)) return value;
-    throw new MlxError('ERR_MLX_REWARD', `reward '${name}' returned ${String(value)} for completion ${i}; return a finite number, or null for "cannot be scored"`);
+    throw new MlxError(
+      'ERR_MLX_REWARD',
+      `reward '${name}' returned ${String(value)} for completion ${i}; return a finite number, or null for "cannot be scored"`,
+    );
   });
 }
 

@@ -26,7 +26,11 @@ export interface RolloutOptions {
 }
 
 /** Token ids of a row's prompt: a text as it is, a conversation through the chat template. */
-export function encodePrompt(model: LanguageModel, row: GRPORow, config: Pick<ResolvedGRPOConfig, 'chatTemplateKwargs'>): number[] {
+export function encodePrompt(
+  model: LanguageModel,
+  row: GRPORow,
+  config: Pick<ResolvedGRPOConfig, 'chatTemplateKwargs'>,
+): number[] {
   return model.encodePrompt(row.prompt, { raw: true, chatTemplateOptions: config.chatTemplateKwargs });
 }
 
@@ -52,7 +56,11 @@ export function encodeDataset(
 }
 
 /** Samples `numGenerations` completions for each prompt, all in one batch. */
-export async function rollout(model: LanguageModel, config: ResolvedGRPOConfig, options: RolloutOptions): Promise<Rollout> {
+export async function rollout(
+  model: LanguageModel,
+  config: ResolvedGRPOConfig,
+  options: RolloutOptions,
+): Promise<Rollout> {
   const { promptIds, numGenerations, temperature, seed, signal, onProgress } = options;
   const sampling = {
     numGenerations,
@@ -66,9 +74,14 @@ export async function rollout(model: LanguageModel, config: ResolvedGRPOConfig, 
     repetitionContextSize: model.contextLength,
     seed,
   };
-  const batch = await withSignal(signal, (cancel) => model.handle.generateBatch(promptIds, sampling, cancel, onProgress));
+  const batch = await withSignal(signal, (cancel) =>
+    model.handle.generateBatch(promptIds, sampling, cancel, onProgress),
+  );
   return {
-    rows: batch.tokens.map((completionIds, i) => ({ promptIds: promptIds[Math.floor(i / numGenerations)]!, completionIds })),
+    rows: batch.tokens.map((completionIds, i) => ({
+      promptIds: promptIds[Math.floor(i / numGenerations)]!,
+      completionIds,
+    })),
     texts: batch.tokens.map((ids) => model.tokenizer.decode(ids)),
     truncated: batch.finishReasons.map((reason) => reason === 'length'),
     promptTokens: promptIds.reduce((sum, ids) => sum + ids.length * numGenerations, 0),

@@ -49,7 +49,7 @@ const orderFields = [
 ] as const satisfies readonly (keyof ResolvedGRPOConfig)[];
 
 /** Fields that change nothing in the weights. */
-const harmlessFields: readonly string[] = [
+const harmlessFields = new Set<string>([
   'outputDir',
   'loggingSteps',
   'logCompletions',
@@ -59,20 +59,29 @@ const harmlessFields: readonly string[] = [
   'perDeviceEvalBatchSize',
   'skipZeroAdvantageRows',
   'gradientCheckpointing',
-];
+]);
 
 /** Throws where the config would train on other rows than the saved run; returns the names of other fields that differ. */
-export function compareConfigs(saved: SavedState, config: ResolvedGRPOConfig, datasetSize: number, path: string): string[] {
+export function compareConfigs(
+  saved: SavedState,
+  config: ResolvedGRPOConfig,
+  datasetSize: number,
+  path: string,
+): string[] {
   const problems: string[] = orderFields
     .filter((name) => saved.config[name] !== config[name])
     .map((name) => `${name} was ${String(saved.config[name])} and is ${String(config[name])}`);
-  if (saved.datasetSize !== datasetSize) problems.push(`the dataset had ${saved.datasetSize} rows and has ${datasetSize}`);
+  if (saved.datasetSize !== datasetSize)
+    problems.push(`the dataset had ${saved.datasetSize} rows and has ${datasetSize}`);
   if (problems.length > 0) {
-    throw new MlxError('ERR_MLX_CHECKPOINT', `${path}: the run cannot be resumed with another order of rows: ${problems.join('; ')}`);
+    throw new MlxError(
+      'ERR_MLX_CHECKPOINT',
+      `${path}: the run cannot be resumed with another order of rows: ${problems.join('; ')}`,
+    );
   }
   const names = new Set([...Object.keys(saved.config), ...Object.keys(config)]) as Set<keyof ResolvedGRPOConfig>;
   return [...names].filter(
-    (name) => !harmlessFields.includes(name) && JSON.stringify(saved.config[name]) !== JSON.stringify(config[name]),
+    (name) => !harmlessFields.has(name) && JSON.stringify(saved.config[name]) !== JSON.stringify(config[name]),
   );
 }
 
@@ -81,13 +90,21 @@ export async function readGRPOState(path: string): Promise<SavedState> {
 }
 
 /** Puts the weights of a checkpoint into the model, in the dtype it has. */
-export async function restoreWeights(model: LanguageModel, path: string, saved: SavedState, signal: AbortSignal | undefined): Promise<void> {
+export async function restoreWeights(
+  model: LanguageModel,
+  path: string,
+  saved: SavedState,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   if (saved.weights === 'adapter') {
     await model.loadAdapter(path);
     return;
   }
   if (model.hasAdapter) {
-    throw new MlxError('ERR_MLX_CHECKPOINT', `${path}: holds a whole model, but the model given to the trainer has a LoRA adapter`);
+    throw new MlxError(
+      'ERR_MLX_CHECKPOINT',
+      `${path}: holds a whole model, but the model given to the trainer has a LoRA adapter`,
+    );
   }
   const options = { dtype: model.dtype as Dtype, ...(signal === undefined ? {} : { signal }) };
   model.replaceHandle(await loadNativeModel(path, options));

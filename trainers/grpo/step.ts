@@ -1,6 +1,12 @@
 import { guard } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
-import type { GrpoMicroBatch, NativeCancel, NativeLossOptions, NativeTrainer, TrainRow } from '../../lib/native-types.js';
+import type {
+  GrpoMicroBatch,
+  NativeCancel,
+  NativeLossOptions,
+  NativeTrainer,
+  TrainRow,
+} from '../../lib/native-types.js';
 import { needsOldLogprobs } from './config.js';
 import type { ResolvedGRPOConfig } from './config.js';
 
@@ -75,7 +81,11 @@ export class GRPOStep {
     const wanted = round.rows.map((_, i) => i).filter((i) => !this.#isIdle(round, i));
     const rows = wanted.map((i) => round.rows[i]!);
     if (rows.length === 0) return round.rows.map((row) => row.completionIds.map(() => 0));
-    const { logprobs } = await this.#trainer.logprobs(rows, { temperature: this.#config.temperature, reference }, cancel);
+    const { logprobs } = await this.#trainer.logprobs(
+      rows,
+      { temperature: this.#config.temperature, reference },
+      cancel,
+    );
     const filled: number[][] = round.rows.map((row) => row.completionIds.map(() => 0));
     wanted.forEach((i, k) => (filled[i] = logprobs[k]!));
     return filled;
@@ -166,7 +176,9 @@ export class GRPOStep {
 }
 
 /** The optimizer's options as a config states them. */
-export function trainerOptions(config: ResolvedGRPOConfig): ConstructorParameters<ReturnType<typeof native>['NativeTrainer']>[1] {
+export function trainerOptions(
+  config: ResolvedGRPOConfig,
+): ConstructorParameters<ReturnType<typeof native>['NativeTrainer']>[1] {
   return {
     learningRate: config.learningRate,
     adamBeta1: config.adamBeta1,

@@ -23,14 +23,14 @@ import { GRPOStep, trainerOptions } from './step.js';
 import type { Round } from './step.js';
 import type { GRPORow, Reward, TrainerState } from './types.js';
 
-export interface GRPOTrainerOptions {
+export interface GRPOTrainerOptions<Row extends GRPORow = GRPORow> {
   /** The policy. Its weights are changed in place. */
   model: LanguageModel;
-  dataset: readonly GRPORow[];
+  dataset: readonly Row[];
   /** Held-out prompts, answered greedily every `evalSteps`. */
-  evalDataset?: readonly GRPORow[];
+  evalDataset?: readonly Row[];
   /** Functions that score completions; their weighted sum is maximised. */
-  rewards: Reward | readonly Reward[];
+  rewards: Reward<Row> | readonly Reward<Row>[];
   config?: GRPOConfig;
   /** Default: metrics.jsonl, completions/ and report.html in `outputDir`, when there is one. */
   loggers?: readonly Logger[];
@@ -63,7 +63,7 @@ const seconds = (since: number): number => (performance.now() - since) / 1000;
  * const trainer = new GRPOTrainer({ model, dataset, rewards: right, config: { outputDir: 'runs/first', maxSteps: 100 } });
  * await trainer.train();
  */
-export class GRPOTrainer {
+export class GRPOTrainer<Row extends GRPORow = GRPORow> {
   readonly config: ResolvedGRPOConfig;
   readonly #model: LanguageModel;
   readonly #dataset: readonly GRPORow[];
@@ -84,11 +84,14 @@ export class GRPOTrainer {
   #lastCheckpoint: string | undefined;
   #running = false;
 
-  constructor(options: GRPOTrainerOptions) {
+  constructor(options: GRPOTrainerOptions<Row>) {
     rejectUnknownKeys(options, ['model', 'dataset', 'evalDataset', 'rewards', 'config', 'loggers'], 'GRPOTrainer');
     const rewards = typeof options.rewards === 'function' ? [options.rewards] : options.rewards;
     if (!Array.isArray(rewards) || rewards.length === 0 || rewards.some((reward) => typeof reward !== 'function')) {
-      throw new MlxError('ERR_MLX_CONFIG', 'GRPOTrainer needs at least one reward, and every reward must be a function');
+      throw new MlxError(
+        'ERR_MLX_CONFIG',
+        'GRPOTrainer needs at least one reward, and every reward must be a function',
+      );
     }
     this.config = resolveGRPOConfig(options.config ?? {}, rewards.length);
     for (const warning of configWarnings(this.config)) process.emitWarning(warning, 'MlxConfigWarning');
@@ -100,7 +103,8 @@ export class GRPOTrainer {
     this.#model = options.model;
     this.#dataset = options.dataset;
     this.#evalDataset = options.evalDataset;
-    this.#rewards = nameRewards(rewards);
+    // The rewards get the columns of the data set that they are typed for.
+    this.#rewards = nameRewards(rewards as readonly Reward[]);
     this.#sampler = new RoundSampler(this.config, options.dataset.length);
     const { outputDir, saveTotalLimit } = this.config;
     this.#store = outputDir === undefined ? undefined : new CheckpointStore(outputDir, saveTotalLimit);
@@ -180,7 +184,9 @@ export class GRPOTrainer {
       this.#metrics.add('rows_computed', result.rowsComputed);
     }
     const learningRate = learningRateAt(index, { ...this.config, totalSteps: this.totalSteps });
-    const { gradNorm, skipped } = await this.#timed('optimizer', () => withSignal(undefined, () => step.optimizerStep(learningRate)));
+    const { gradNorm, skipped } = await this.#timed('optimizer', () =>
+      withSignal(undefined, () => step.optimizerStep(learningRate)),
+    );
 
     this.#state.step += 1;
     this.#state.microStep += windowSize;
@@ -212,7 +218,11 @@ export class GRPOTrainer {
         seed: this.#sampler.generationSeed(index),
         signal,
         onProgress: (progress: BatchProgress) =>
-          this.#progress('generate', progress.step / progress.maxTokens, `${progress.rowsLeft} rows left, ${progress.tokens} tokens`),
+          this.#progress(
+            'generate',
+            progress.step / progress.maxTokens,
+            `${progress.rowsLeft} rows left, ${progress.tokens} tokens`,
+          ),
       }),
     );
     this.#countTokens(index, made.promptTokens, made.generatedTokens);
@@ -230,19 +240,37 @@ export class GRPOTrainer {
         signal,
       }),
     );
-    this.#metrics.addAll(rewardMetrics(this.#rewards.map(({ name }) => name), rewards, this.config));
-    this.#metrics.addAll(completionMetrics(completionIds.map((ids) => ids.length), made.truncated));
+    this.#metrics.addAll(
+      rewardMetrics(
+        this.#rewards.map(({ name }) => name),
+        rewards,
+        this.config,
+      ),
+    );
+    this.#metrics.addAll(
+      completionMetrics(
+        completionIds.map((ids) => ids.length),
+        made.truncated,
+      ),
+    );
 
     const order = this.#sampler.rowOrder(index);
     const round = await this.#timed('logprob', () =>
-      withSignal(signal, (cancel) => step.prepare({ index, rows: made.rows, rewards, truncated: made.truncated, order }, cancel)),
+      withSignal(signal, (cancel) =>
+        step.prepare({ index, rows: made.rows, rewards, truncated: made.truncated, order }, cancel),
+      ),
     );
     await this.#loggers.samples(
       this.#state.step + 1,
       examples.map((row, i) => ({
-        prompt: typeof row.prompt === 'string' ? row.prompt : row.prompt.map(({ role, content }) => `${role}: ${content ?? ''}`).join('\n'),
+        prompt:
+          typeof row.prompt === 'string'
+            ? row.prompt
+            : row.prompt.map(({ role, content }) => `${role}: ${content ?? ''}`).join('\n'),
         completion: made.texts[i]!,
-        rewards: Object.fromEntries(this.#rewards.map(({ name }, f) => [name, Number.isNaN(rewards[i]![f]) ? null : rewards[i]![f]!])),
+        rewards: Object.fromEntries(
+          this.#rewards.map(({ name }, f) => [name, Number.isNaN(rewards[i]![f]) ? null : rewards[i]![f]!]),
+        ),
         advantage: round.advantages[i]!,
         tokens: completionIds[i]!.length,
         truncated: made.truncated[i]!,
@@ -328,7 +356,10 @@ export class GRPOTrainer {
       await this.#save(trainer);
     } catch (saveFailure) {
       const text = saveFailure instanceof Error ? saveFailure.message : String(saveFailure);
-      process.emitWarning(`step ${this.#state.step} could not be saved after the run stopped: ${text}`, 'MlxCheckpointWarning');
+      process.emitWarning(
+        `step ${this.#state.step} could not be saved after the run stopped: ${text}`,
+        'MlxCheckpointWarning',
+      );
     }
   }
 
@@ -364,7 +395,11 @@ export class GRPOTrainer {
   }
 
   #trainerState(): TrainerState {
-    return { globalStep: this.#state.step, maxSteps: this.totalSteps, epoch: this.#sampler.epochAt(this.#state.microStep) };
+    return {
+      globalStep: this.#state.step,
+      maxSteps: this.totalSteps,
+      epoch: this.#sampler.epochAt(this.#state.microStep),
+    };
   }
 
   #progress(phase: Progress['phase'], fraction: number, detail: string): void {

@@ -1,9 +1,8 @@
 import type { Message } from '../../lib/tokenizer.js';
 
-/** One training example: a plain text or a conversation, and any further columns, which rewards receive. */
+/** One training example: a plain text or a conversation. Further columns of a row are handed to the rewards. */
 export interface GRPORow {
   prompt: string | readonly Message[];
-  [column: string]: unknown;
 }
 
 export interface TrainerState {
@@ -14,11 +13,8 @@ export interface TrainerState {
   epoch: number;
 }
 
-/**
- * What a reward gets: one entry for each completion in every list, completions of the same prompt side by side. The data set's
- * columns come as lists under their own names.
- */
-export interface RewardArgs {
+/** What every reward gets: one entry for each completion in every list, completions of the same prompt side by side. */
+export interface ScoredCompletions {
   prompts: (string | readonly Message[])[];
   /** The answers as text, special tokens left out. */
   completions: string[];
@@ -31,9 +27,14 @@ export interface RewardArgs {
   logMetric: (name: string, value: number) => void;
   /** Aborted when the run is. */
   signal: AbortSignal | undefined;
-  /** The data set's columns; the type is open because it depends on the data set. */
-  [column: string]: any;
 }
 
+/** {@link ScoredCompletions} and the columns of the data set, each as a list under its own name. */
+export type RewardArgs<Row extends GRPORow = GRPORow> = ScoredCompletions & {
+  [Column in Exclude<keyof Row, 'prompt'>]: Row[Column][];
+};
+
 /** Scores completions; null means "cannot be scored" and leaves the completion out of this reward. */
-export type Reward = (args: RewardArgs) => (number | null)[] | Promise<(number | null)[]>;
+export type Reward<Row extends GRPORow = GRPORow> = (
+  args: RewardArgs<Row>,
+) => (number | null)[] | Promise<(number | null)[]>;

@@ -74,7 +74,8 @@ export function ticks(low: number, high: number, count: number): number[] {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999)!;
   const values: number[] = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) values.push(Number((k * step).toPrecision(12)));
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++)
+    values.push(Number((k * step).toPrecision(12)));
   return values;
 }
 
@@ -101,9 +102,13 @@ export function lineChart(options: ChartOptions): string {
   const drawn = present.map(({ name, points }) => ({ name, points: downsample(points) }));
   const tops = stacked ? stack(drawn) : drawn;
   const [lowX, highX] = xRange(drawn);
-  const [lowY, highY] = range(tops.flatMap(({ points }) => points.map(([, y]) => y)), fromZero || stacked);
+  const [lowY, highY] = range(
+    tops.flatMap(({ points }) => points.map(([, y]) => y)),
+    fromZero || stacked,
+  );
   const px = (x: number): number => margin.left + ((x - lowX) / (highX - lowX)) * (width - margin.left - margin.right);
-  const py = (y: number): number => height - margin.bottom - ((y - lowY) / (highY - lowY)) * (height - margin.top - margin.bottom);
+  const py = (y: number): number =>
+    height - margin.bottom - ((y - lowY) / (highY - lowY)) * (height - margin.top - margin.bottom);
   const path = (points: readonly Point[]): string =>
     points.map(([x, y], i) => `${i === 0 ? 'M' : 'L'}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join('');
 
@@ -114,10 +119,23 @@ export function lineChart(options: ChartOptions): string {
   );
   const steps = ticks(lowX, highX, 5)
     .filter(Number.isInteger)
-    .map((x) => `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 8}" text-anchor="middle">${formatNumber(x)}</text>`);
+    .map(
+      (x) =>
+        `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 8}" text-anchor="middle">${formatNumber(x)}</text>`,
+    );
   const lines = stacked ? areas(tops, path, py(0)) : drawn.map(({ points }, i) => line(points, i, path));
-  const data = present.map(({ name, points }) => ({ name, points: downsample(points).map(([x, y]) => [x, y, format(y)]) }));
-  const scale = { lowX, highX, left: margin.left, right: width - margin.right, top: margin.top, bottom: height - margin.bottom };
+  const data = present.map(({ name, points }) => ({
+    name,
+    points: downsample(points).map(([x, y]) => [x, y, format(y)]),
+  }));
+  const scale = {
+    lowX,
+    highX,
+    left: margin.left,
+    right: width - margin.right,
+    top: margin.top,
+    bottom: height - margin.bottom,
+  };
   const legend =
     present.length < 2
       ? ''
@@ -162,8 +180,10 @@ function stack(series: readonly Series[]): Series[] {
 function areas(tops: readonly Series[], path: (points: readonly Point[]) => string, zero: number): string[] {
   const shapes = tops.map(({ points }, i) => {
     const first = path([points[0]!]).slice(1).split(' ')[0];
-    const last = path([points.at(-1)!]).slice(1).split(' ')[0];
+    const last = path([points.at(-1)!])
+      .slice(1)
+      .split(' ')[0];
     return `<path class="area s${i % 8}" d="${path(points)}L${last} ${zero.toFixed(1)}L${first} ${zero.toFixed(1)}Z"/>`;
   });
-  return shapes.reverse();
+  return shapes.toReversed();
 }

@@ -56,7 +56,10 @@ export class ConsoleLogger implements Logger {
   metrics(step: number, record: MetricRecord): void {
     const parts = shown
       .filter(([key]) => record[key] !== undefined)
-      .map(([key, label]) => `${this.#color.dim(label)} ${key.endsWith('reward') ? this.#color.bold(formatNumber(record[key]!)) : formatNumber(record[key]!)}`);
+      .map(
+        ([key, label]) =>
+          `${this.#color.dim(label)} ${key.endsWith('reward') ? this.#color.bold(formatNumber(record[key]!)) : formatNumber(record[key]!)}`,
+      );
     const width = String(this.#totalSteps).length;
     this.#line(`${this.#color.cyan(`${String(step).padStart(width)}/${this.#totalSteps}`)}  ${parts.join('  ')}`);
   }
@@ -74,7 +77,8 @@ export class ConsoleLogger implements Logger {
   }
 
   finish(status: RunStatus): void {
-    const color = status === 'completed' ? this.#color.green : status === 'failed' ? this.#color.red : this.#color.yellow;
+    const color =
+      status === 'completed' ? this.#color.green : status === 'failed' ? this.#color.red : this.#color.yellow;
     this.#line(color(status));
   }
 

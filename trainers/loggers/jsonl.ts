@@ -48,7 +48,10 @@ export class JsonlLogger implements Logger {
     const dropped = Object.keys(record).filter((name) => !(name in finite) && !this.#warned.has(name));
     if (dropped.length > 0) {
       dropped.forEach((name) => this.#warned.add(name));
-      process.emitWarning(`step ${step}: not finite and left out of ${this.#metricsFile}: ${dropped.join(', ')}`, 'MlxMetricWarning');
+      process.emitWarning(
+        `step ${step}: not finite and left out of ${this.#metricsFile}: ${dropped.join(', ')}`,
+        'MlxMetricWarning',
+      );
     }
     await appendFile(this.#metricsFile, `${JSON.stringify({ step, time: new Date().toISOString(), ...finite })}\n`);
   }

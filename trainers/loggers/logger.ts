@@ -78,7 +78,7 @@ export class LoggerGroup {
   }
 
   async #each(call: (logger: Logger) => void | Promise<void> | undefined): Promise<void> {
-    for (const logger of [...this.#loggers]) {
+    for (const logger of this.#loggers) {
       try {
         await call(logger);
       } catch (error) {

@@ -54,7 +54,14 @@ export class ReportLogger implements Logger {
 
   async #write(status: RunStatus | 'running', error?: unknown): Promise<void> {
     if (this.#run === undefined) return;
-    const page = renderReport({ run: this.#run, rows: this.#rows, samples: this.#samples, status, error, elapsedMs: Date.now() - this.#began });
+    const page = renderReport({
+      run: this.#run,
+      rows: this.#rows,
+      samples: this.#samples,
+      status,
+      error,
+      elapsedMs: Date.now() - this.#began,
+    });
     const path = join(this.#dir, 'report.html');
     await writeFile(`${path}.tmp`, page);
     await rename(`${path}.tmp`, path);
@@ -76,7 +83,10 @@ export function renderReport(input: ReportInput): string {
   const { run, rows, status, error, elapsedMs } = input;
   const step = rows.at(-1)?.step ?? run.startStep;
   const name = run.outputDir ?? run.model.path;
-  const failed = error !== undefined && status === 'failed' ? `<p class="error">${escapeHtml(error instanceof Error ? error.message : String(error))}</p>` : '';
+  const failed =
+    error !== undefined && status === 'failed'
+      ? `<p class="error">${escapeHtml(error instanceof Error ? error.message : String(error))}</p>`
+      : '';
   const facts = [
     `step ${step} of ${run.totalSteps}`,
     `${run.model.modelType}, ${formatNumber(run.model.numParameters)} parameters${trainable(run)}, ${run.model.dtype}`,
@@ -117,18 +127,21 @@ function keysLike(rows: readonly Row[], pattern: RegExp): string[] {
   return [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((key) => pattern.test(key));
 }
 
+const meanOf = (points: readonly Point[]): number => points.reduce((sum, [, y]) => sum + y, 0) / points.length;
+const percent = (value: number): string => `${formatNumber(value * 100)} %`;
+const rewardName = (key: string): string => key.replace(/^(eval_)?rewards\//, '').replace(/\/mean$/, '');
+const scoreText = (value: number | null): string => (value === null ? '–' : formatNumber(value));
+
 function tiles(rows: readonly Row[]): string {
   const tile = (label: string, key: string, format = formatNumber, change = false): string => {
     const { points } = series(rows, key);
     if (points.length === 0) return '';
     const window = Math.max(1, Math.floor(points.length / 10));
-    const mean = (part: readonly Point[]): number => part.reduce((sum, [, y]) => sum + y, 0) / part.length;
-    const now = mean(points.slice(-window));
-    const before = mean(points.slice(0, window));
+    const now = meanOf(points.slice(-window));
+    const before = meanOf(points.slice(0, window));
     const from = change && points.length > 1 ? `<em>from ${escapeHtml(format(before))}</em>` : '';
     return `<div class="tile"><span>${escapeHtml(label)}</span><b>${escapeHtml(format(now))}</b>${from}</div>`;
   };
-  const percent = (value: number): string => `${formatNumber(value * 100)} %`;
   return [
     tile('Reward', 'reward', formatNumber, true),
     tile('Evaluation reward', 'eval_reward', formatNumber, true),
@@ -144,14 +157,19 @@ function tiles(rows: readonly Row[]): string {
 function charts(rows: readonly Row[]): string {
   const rewards = keysLike(rows, /^rewards\/.+\/mean$/);
   const evaluations = keysLike(rows, /^eval_rewards\/.+\/mean$/);
-  const label = (key: string): string => key.replace(/^(eval_)?rewards\//, '').replace(/\/mean$/, '');
   const times = keysLike(rows, /^time\//);
   const one = (title: string, key: string, note?: string, fromZero = false): string =>
     lineChart({ title, series: [series(rows, key, title)], fromZero, ...(note === undefined ? {} : { note }) });
   return [
     one('Reward', 'reward', 'Mean weighted reward of the completions sampled in training.'),
-    rewards.length > 1 ? lineChart({ title: 'Rewards by function', series: rewards.map((key) => series(rows, key, label(key))) }) : '',
-    lineChart({ title: 'Evaluation', series: evaluations.map((key) => series(rows, key, label(key))), note: 'Held-out prompts, answered greedily.' }),
+    rewards.length > 1
+      ? lineChart({ title: 'Rewards by function', series: rewards.map((key) => series(rows, key, rewardName(key))) })
+      : '',
+    lineChart({
+      title: 'Evaluation',
+      series: evaluations.map((key) => series(rows, key, rewardName(key))),
+      note: 'Held-out prompts, answered greedily.',
+    }),
     lineChart({
       title: 'Completion length',
       series: [
@@ -164,13 +182,24 @@ function charts(rows: readonly Row[]): string {
     one('KL to the start', 'kl', 'How far the policy has moved from the reference.', true),
     one('Entropy', 'entropy', 'Nats a token. Near 0 the policy has stopped exploring.', true),
     one('Gradient norm', 'grad_norm', 'Before clipping.', true),
-    lineChart({ title: 'Reward spread', series: [series(rows, 'reward_std', 'whole batch'), series(rows, 'reward_group_std', 'within groups')], fromZero: true }),
     lineChart({
-      title: 'Share of idle groups and cut-off answers',
-      series: [series(rows, 'frac_reward_zero_std', 'groups without spread'), series(rows, 'completions/clipped_ratio', 'cut off')],
+      title: 'Reward spread',
+      series: [series(rows, 'reward_std', 'whole batch'), series(rows, 'reward_group_std', 'within groups')],
       fromZero: true,
     }),
-    lineChart({ title: 'Clipped tokens', series: [series(rows, 'clip_ratio/low_mean', 'low'), series(rows, 'clip_ratio/high_mean', 'high')], fromZero: true }),
+    lineChart({
+      title: 'Share of idle groups and cut-off answers',
+      series: [
+        series(rows, 'frac_reward_zero_std', 'groups without spread'),
+        series(rows, 'completions/clipped_ratio', 'cut off'),
+      ],
+      fromZero: true,
+    }),
+    lineChart({
+      title: 'Clipped tokens',
+      series: [series(rows, 'clip_ratio/low_mean', 'low'), series(rows, 'clip_ratio/high_mean', 'high')],
+      fromZero: true,
+    }),
     one('Loss', 'loss', rewards.length > 0 ? 'Near 0 by construction; it does not measure progress.' : undefined),
     one('Learning rate', 'learning_rate', undefined, true),
     lineChart({
@@ -186,14 +215,15 @@ function charts(rows: readonly Row[]): string {
 function samplesSection(samples: ReportInput['samples']): string {
   if (samples === undefined || samples.rows.length === 0) return '';
   const names = Object.keys(samples.rows[0]!.rewards);
-  const value = (x: number | null): string => (x === null ? '–' : formatNumber(x));
-  const body = samples.rows.slice(0, shownSamples).map(
-    (row) =>
-      `<tr><td class="text">${escapeHtml(row.prompt)}</td><td class="text">${escapeHtml(row.completion)}</td>` +
-      names.map((name) => `<td class="number">${value(row.rewards[name] ?? null)}</td>`).join('') +
-      `<td class="number ${row.advantage > 0 ? 'up' : row.advantage < 0 ? 'down' : ''}">${formatNumber(row.advantage)}</td>` +
-      `<td class="number">${row.tokens}${row.truncated ? ' ✂' : ''}</td></tr>`,
-  );
+  const body = samples.rows
+    .slice(0, shownSamples)
+    .map(
+      (row) =>
+        `<tr><td class="text">${escapeHtml(row.prompt)}</td><td class="text">${escapeHtml(row.completion)}</td>` +
+        names.map((name) => `<td class="number">${scoreText(row.rewards[name] ?? null)}</td>`).join('') +
+        `<td class="number ${row.advantage > 0 ? 'up' : row.advantage < 0 ? 'down' : ''}">${formatNumber(row.advantage)}</td>` +
+        `<td class="number">${row.tokens}${row.truncated ? ' ✂' : ''}</td></tr>`,
+    );
   return (
     `<h2>Completions of step ${samples.step}</h2><div class="panel"><table><thead><tr><th>Prompt</th><th>Completion</th>` +
     `${names.map((name) => `<th class="number">${escapeHtml(name)}</th>`).join('')}<th class="number">Advantage</th><th class="number">Tokens</th></tr></thead>` +
@@ -202,8 +232,14 @@ function samplesSection(samples: ReportInput['samples']): string {
 }
 
 function configRows({ config, model }: RunInfo): string {
-  const entries: [string, unknown][] = [['model', model.path], ...Object.entries(config).filter(([, value]) => value !== undefined)];
+  const entries: [string, unknown][] = [
+    ['model', model.path],
+    ...Object.entries(config).filter(([, value]) => value !== undefined),
+  ];
   return entries
-    .map(([key, value]) => `<div><span>${escapeHtml(key)}</span><b>${escapeHtml(typeof value === 'string' ? value : JSON.stringify(value))}</b></div>`)
+    .map(
+      ([key, value]) =>
+        `<div><span>${escapeHtml(key)}</span><b>${escapeHtml(typeof value === 'string' ? value : JSON.stringify(value))}</b></div>`,
+    )
     .join('');
 }

@@ -16,7 +16,10 @@ export function lastNumber(text: string): string | null {
 
 /** Plain form of a decimal number: no commas, no leading or trailing zeros that change nothing. Null when it is not one. */
 export function normalizeNumber(text: string): string | null {
-  const plain = text.replace(/,/g, '').replace(/[.\s]+$/, '').trim();
+  const plain = text
+    .replace(/,/g, '')
+    .replace(/[.\s]+$/, '')
+    .trim();
   if (!/^-?\d+(\.\d+)?$/.test(plain)) return null;
   const [, sign, whole, fraction = ''] = /^(-?)0*(\d+)(?:\.(\d+?)0*)?$/.exec(plain)!;
   const digits = fraction === '' || /^0+$/.test(fraction) ? whole! : `${whole}.${fraction}`;
@@ -31,7 +34,8 @@ export function gsm8kAnswer(solution: string): string | null {
 
 /** The number that a completion gives as its answer: after `####`, in `\boxed{}`, else the last one. */
 export function completionAnswer(text: string): string | null {
-  const marked = /####\s*\$?(-?\d[\d,]*(?:\.\d+)?)/.exec(text)?.[1] ?? text.match(/\\boxed\{\s*\$?(-?[\d.,]+)\s*\}/)?.[1];
+  const marked =
+    /####\s*\$?(-?\d[\d,]*(?:\.\d+)?)/.exec(text)?.[1] ?? text.match(/\\boxed\{\s*\$?(-?[\d.,]+)\s*\}/)?.[1];
   return marked === undefined ? lastNumber(text) : normalizeNumber(marked);
 }
 
@@ -47,7 +51,7 @@ export interface ExactAnswerOptions {
 export function exactAnswer(options: ExactAnswerOptions = {}): Reward {
   const { extract = (text: string) => text.trim(), column = 'answer', name = 'exact_answer' } = options;
   return named(name, ({ completions, ...columns }) => {
-    const wanted = (columns as Record<string, unknown[] | undefined>)[column];
+    const wanted = (columns as unknown as Record<string, unknown[] | undefined>)[column];
     if (wanted === undefined) throw new Error(`the data set has no column '${column}'`);
     return completions.map((text, i) => {
       const right = wanted[i];
@@ -57,10 +61,10 @@ export function exactAnswer(options: ExactAnswerOptions = {}): Reward {
   });
 }
 
-/** 1 where the whole trimmed completion matches `pattern`, else 0. */
+/** 1 where the whole completion, spaces included, matches `pattern`, else 0. */
 export function formatReward(pattern: RegExp, name = 'format'): Reward {
   const whole = new RegExp(`^(?:${pattern.source})$`, pattern.flags.replace(/[gy]/g, ''));
-  return named(name, ({ completions }) => completions.map((text) => (whole.test(text.trim()) ? 1 : 0)));
+  return named(name, ({ completions }) => completions.map((text) => (whole.test(text) ? 1 : 0)));
 }
 
 export interface LengthPenaltyOptions {
@@ -74,8 +78,10 @@ export interface LengthPenaltyOptions {
 
 /** 0 up to `free` tokens, then falling in a straight line to `penalty` at `max` tokens (DAPO's soft overlong punishment). */
 export function lengthPenalty({ free, max, penalty = -1 }: LengthPenaltyOptions): Reward {
-  if (!(max > free)) throw new RangeError(`lengthPenalty: max (${max}) must be above free (${free})`);
-  return named('length_penalty', ({ completionIds }) =>
-    completionIds.map((ids) => (ids.length <= free ? 0 : penalty * Math.min(1, (ids.length - free) / (max - free)))),
-  );
+  if (!(max >= free)) throw new RangeError(`lengthPenalty: max (${max}) must not be below free (${free})`);
+  const value = (length: number): number => {
+    if (length <= free) return 0;
+    return length >= max ? penalty : (penalty * (length - free)) / (max - free);
+  };
+  return named('length_penalty', ({ completionIds }) => completionIds.map((ids) => value(ids.length)));
 }

@@ -82,11 +82,20 @@ export class SFTTrainer {
     const { config } = this;
     signal?.throwIfAborted();
     const trainer = guard(() => new (native().NativeTrainer)(this.#model.handle, config));
-    const perEpoch = Math.ceil(this.#examples.length / (config.perDeviceTrainBatchSize * config.gradientAccumulationSteps));
+    const perEpoch = Math.ceil(
+      this.#examples.length / (config.perDeviceTrainBatchSize * config.gradientAccumulationSteps),
+    );
     const totalSteps = config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * perEpoch);
     let loss = NaN;
     try {
-      await this.#loggers.start({ trainer: 'SFT', config, model: this.#model, outputDir: config.outputDir, totalSteps, startStep: 0 });
+      await this.#loggers.start({
+        trainer: 'SFT',
+        config,
+        model: this.#model,
+        outputDir: config.outputDir,
+        totalSteps,
+        startStep: 0,
+      });
       const losses: number[] = [];
       let batches: Example[][] = [];
       let epoch = 0;
@@ -97,7 +106,8 @@ export class SFTTrainer {
         const numItemsInBatch = window.flat().reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
         let stepLoss = 0;
         for (const rows of window) {
-          stepLoss += (await withSignal(signal, (cancel) => trainer.sftMicroStep(rows, { numItemsInBatch }, cancel))).loss;
+          stepLoss += (await withSignal(signal, (cancel) => trainer.sftMicroStep(rows, { numItemsInBatch }, cancel)))
+            .loss;
         }
         const learningRate = learningRateAt(step, { ...config, totalSteps });
         const { gradNorm } = await withSignal(undefined, () => trainer.optimizerStep({ learningRate }));
@@ -106,7 +116,13 @@ export class SFTTrainer {
         if ((step + 1) % config.loggingSteps === 0 || step + 1 === totalSteps) {
           loss = losses.reduce((a, b) => a + b, 0) / losses.length;
           const stepTime = (performance.now() - began) / 1000 / losses.length;
-          const record = { epoch: (step + 1) / perEpoch, loss, grad_norm: gradNorm, learning_rate: learningRate, step_time: stepTime };
+          const record = {
+            epoch: (step + 1) / perEpoch,
+            loss,
+            grad_norm: gradNorm,
+            learning_rate: learningRate,
+            step_time: stepTime,
+          };
           await this.#loggers.metrics(step + 1, record);
           losses.length = 0;
           began = performance.now();
@@ -130,7 +146,9 @@ export class SFTTrainer {
     const shuffled = random.permutation(this.#examples.length).map((i) => this.#examples[i]!);
     const batches: Example[][] = [];
     for (let start = 0; start < shuffled.length; start += size * sortedStretch) {
-      const stretch = shuffled.slice(start, start + size * sortedStretch).sort((a, b) => b.ids.length - a.ids.length);
+      const stretch = shuffled
+        .slice(start, start + size * sortedStretch)
+        .toSorted((a, b) => b.ids.length - a.ids.length);
       for (let at = 0; at < stretch.length; at += size) batches.push(stretch.slice(at, at + size));
     }
     return random.permutation(batches.length).map((i) => batches[i]!);
@@ -140,7 +158,10 @@ export class SFTTrainer {
 function encodeExample(model: LanguageModel, row: SFTRow, maxLength: number): Example {
   const prompt = model.encodePrompt(row.prompt, { raw: true });
   const end = model.eosTokenIds[0];
-  const completion = [...model.tokenizer.encode(row.completion, { addSpecialTokens: false }), ...(end === undefined ? [] : [end])];
+  const completion = [
+    ...model.tokenizer.encode(row.completion, { addSpecialTokens: false }),
+    ...(end === undefined ? [] : [end]),
+  ];
   const ids = [...prompt, ...completion].slice(0, maxLength);
   return { ids, mask: ids.map((_, i) => (i < prompt.length ? 0 : 1)) };
 }

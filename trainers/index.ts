@@ -1,0 +1,24 @@
+export { GRPOTrainer } from './grpo/trainer.js';
+export type { GRPOTrainerOptions, TrainOptions, TrainResult } from './grpo/trainer.js';
+export { grpoConfigSchema, resolveGRPOConfig } from './grpo/config.js';
+export type { GRPOConfig, ResolvedGRPOConfig } from './grpo/config.js';
+export { evaluate } from './grpo/evaluate.js';
+export type { EvaluateOptions, EvaluateResult } from './grpo/evaluate.js';
+export { GRPOStep } from './grpo/step.js';
+export type { MicroStepResult, Round, RoundInput } from './grpo/step.js';
+export type { GRPORow, Reward, RewardArgs, TrainerState } from './grpo/types.js';
+export { SFTTrainer } from './sft/trainer.js';
+export type { SFTConfig, SFTRow, SFTTrainerOptions } from './sft/trainer.js';
+export {
+  completionAnswer,
+  exactAnswer,
+  formatReward,
+  gsm8kAnswer,
+  lastNumber,
+  lengthPenalty,
+  named,
+} from './rewards/text.js';
+export type { ExactAnswerOptions, LengthPenaltyOptions } from './rewards/text.js';
+export { ConsoleLogger, JsonlLogger, ReportLogger } from './loggers/index.js';
+export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './loggers/index.js';
+export { learningRateAt } from './schedule.js';
