@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { MlxError } from './errors.js';
 import type { NativeGenerateOptions } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
@@ -22,7 +23,7 @@ export interface SamplingOptions {
   repetitionPenalty?: number;
   /** How many of the last tokens the penalty looks at. Default 20. */
   repetitionContextSize?: number;
-  /** The same seed gives the same tokens on the same backend and batch shape. */
+  /** The same seed gives the same tokens on the same backend and batch shape. Default: another one each time. */
   seed?: number;
   /** Replaces the model's end-of-text tokens. */
   stopTokenIds?: readonly number[];
@@ -107,6 +108,7 @@ export function resolveSampling(
   checkRange(merged, 'repetitionPenalty', where, (n) => n > 0, 'a number above 0');
   checkRange(merged, 'repetitionContextSize', where, (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0');
   checkRange(merged, 'seed', where, (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number from 0');
+  merged.seed ??= randomInt(2 ** 32);
   return { ...merged, stopTokenIds: merged.stopTokenIds === undefined ? undefined : [...merged.stopTokenIds] };
 }
 

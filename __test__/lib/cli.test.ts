@@ -19,6 +19,15 @@ async function cli(args: string[], load = native) {
   return { code, stdout, stderr };
 }
 
+function broken(): never {
+  throw new MlxError('ERR_MLX_ADDON', "the addon is missing\n  Run 'npm run build'");
+}
+
+function slow(): ReturnType<typeof native> {
+  const info = { ...native().buildInfo(), flavour: 'cuda', blas: 'reference', compileAvailable: false };
+  return { ...native(), buildInfo: () => info };
+}
+
 function checkpoint(): string {
   const dir = tempDir();
   writeFileSync(join(dir, 'config.json'), '{}');
@@ -76,16 +85,9 @@ describe('mlx-node', () => {
   });
 
   it('says what is wrong and the cure', async () => {
-    const broken = (): never => {
-      throw new MlxError('ERR_MLX_ADDON', "the addon is missing\n  Run 'npm run build'");
-    };
     const { code, stdout } = await cli(['doctor'], broken);
     expect(code).toBe(1);
     expect(stdout).toContain("! the addon is missing\n  -> Run 'npm run build'");
-    const slow = () => ({
-      ...native(),
-      buildInfo: () => ({ ...native().buildInfo(), flavour: 'cuda', blas: 'reference', compileAvailable: false }),
-    });
     expect(JSON.parse((await cli(['doctor', '--json'], slow)).stdout)).toHaveProperty('problems.length', 3);
   });
 

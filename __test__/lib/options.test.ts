@@ -3,6 +3,7 @@ import { MlxError, wrapNativeError } from '../../lib/errors.ts';
 import { editDistance, nearestName, rejectUnknownKeys } from '../../lib/options.ts';
 import { resolveSampling, samplingDefaults } from '../../lib/sampling.ts';
 import { saveError } from '../../lib/files.ts';
+import { thrown } from '../helpers/thrown.ts';
 
 describe('names', () => {
   it('measures edits, a swap of neighbours counting as one', () => {
@@ -22,16 +23,12 @@ describe('names', () => {
   });
 
   it('reports all unknown keys in one typed error', () => {
-    try {
-      rejectUnknownKeys({ topk: 1, quux: 2, topP: 3 }, ['topK', 'topP'], 'f()');
-      expect.unreachable();
-    } catch (error) {
-      expect(MlxError.isInstance(error, 'ERR_MLX_CONFIG')).toBe(true);
-      expect((error as Error).message.split('\n')).toEqual([
-        "unknown option 'topk' of f(): did you mean 'topK'?",
-        "unknown option 'quux' of f(): known names are topK, topP",
-      ]);
-    }
+    const error = thrown(() => rejectUnknownKeys({ topk: 1, quux: 2, topP: 3 }, ['topK', 'topP'], 'f()'));
+    expect(MlxError.isInstance(error, 'ERR_MLX_CONFIG')).toBe(true);
+    expect(error.message.split('\n')).toEqual([
+      "unknown option 'topk' of f(): did you mean 'topK'?",
+      "unknown option 'quux' of f(): known names are topK, topP",
+    ]);
   });
 });
 

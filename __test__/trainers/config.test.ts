@@ -2,15 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { MlxError } from '../../lib/errors.ts';
 import { configWarnings, needsOldLogprobs, resolveGRPOConfig } from '../../trainers/grpo/config.ts';
 import type { GRPOConfig } from '../../trainers/grpo/config.ts';
+import { thrown } from '../helpers/thrown.ts';
 
 const message = (config: object, rewards?: number): string => {
-  try {
-    resolveGRPOConfig(config as GRPOConfig, rewards);
-  } catch (error) {
-    expect(MlxError.isInstance(error, 'ERR_MLX_CONFIG')).toBe(true);
-    return (error as Error).message;
-  }
-  throw new Error('the config was accepted');
+  const error = thrown(() => resolveGRPOConfig(config as GRPOConfig, rewards));
+  expect(MlxError.isInstance(error, 'ERR_MLX_CONFIG')).toBe(true);
+  return error.message;
 };
 
 describe('GRPOConfig', () => {

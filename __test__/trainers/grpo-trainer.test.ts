@@ -26,6 +26,9 @@ const dataset: Row[] = Array.from({ length: 12 }, (_, i) => ({
 const firstLetter: Reward<Row> = ({ completions, answer }) =>
   completions.map((text, i) => (text[0]! < answer[i]! ? 0 : 1 + text.length / 10));
 
+const half: Reward<Row> = ({ completions }) => completions.map((_, i) => (i % 4 === 0 ? 4 : i % 4 === 1 ? 0 : 2));
+const slow: Reward<Row> = () => new Promise(() => {});
+
 const small: GRPOConfig = {
   perDeviceTrainBatchSize: 4,
   numGenerations: 4,
@@ -53,6 +56,18 @@ async function trained(config: GRPOConfig, options: { rewards?: Reward<Row>; log
   });
   return { model, trainer };
 }
+
+/** One step whose rewards leave half of the rows without an advantage. */
+async function stepWithIdleRows(config: GRPOConfig) {
+  resetFake();
+  const { model, trainer } = await trained({ ...config, maxSteps: 1 }, { rewards: half });
+  await trainer.train();
+  const batches = calls.microSteps.map(({ batch }) => batch);
+  return { weights: weightsOf(model), batches, rows: batches.flatMap(({ rows }) => rows).length };
+}
+
+const tokens = (rows: { completionIds: number[] }[]): number =>
+  rows.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
 
 beforeEach(resetFake);
 
@@ -130,23 +145,25 @@ describe('GRPOTrainer', () => {
     expect(calls.microSteps[0]!.batch.refLogprobs).toHaveLength(4);
   });
 
-  it('leaves rows without advantage out and keeps the weights of all others', async () => {
-    const half: Reward<Row> = ({ completions }) => completions.map((_, i) => (i % 4 === 0 ? 4 : i % 4 === 1 ? 0 : 2));
-    for (const lossType of ['dapo', 'grpo', 'dr_grpo', 'bnpo'] as const) {
-      const weights: number[][] = [];
-      for (const skipZeroAdvantageRows of [true, false]) {
-        resetFake();
-        const { model, trainer } = await trained({ maxSteps: 1, lossType, skipZeroAdvantageRows }, { rewards: half });
-        await trainer.train();
-        weights.push(weightsOf(model));
-        const rows = calls.microSteps.flatMap(({ batch }) => batch.rows).length;
-        if (skipZeroAdvantageRows) expect(rows).toBeLessThan(8);
-        else expect(rows).toBe(8);
-        // The fake's loss has no denominator, so only 'dapo' gives the same weights here; the native tests compare all of them.
-        expect(calls.microSteps[0]!.options.numItemsInBatch).toBeGreaterThan(8);
+  it('leaves rows without advantage out and restores what the denominators lose by it', async () => {
+    const dapo = await stepWithIdleRows({});
+    const all = await stepWithIdleRows({ skipZeroAdvantageRows: false });
+    expect([dapo.rows, all.rows]).toEqual([4, 8]);
+    dapo.weights.forEach((w, i) => expect(w).toBeCloseTo(all.weights[i]!, 12));
+    // Rows divide the loss of 'grpo' and 'dr_grpo': 4 in a micro-batch, so the rows left count in proportion.
+    for (const lossType of ['grpo', 'dr_grpo'] as const) {
+      const { batches } = await stepWithIdleRows({ lossType });
+      for (const { rows, advantages } of batches) {
+        advantages.forEach((a) => expect(Math.abs(a)).toBeCloseTo((2 * rows.length) / 4, 12));
       }
-      if (lossType === 'dapo') weights[0]!.forEach((w, i) => expect(w).toBeCloseTo(weights[1]![i]!, 12));
     }
+    // Tokens divide that of 'bnpo'.
+    const bnpo = await stepWithIdleRows({ lossType: 'bnpo' });
+    const full = await stepWithIdleRows({ lossType: 'bnpo', skipZeroAdvantageRows: false });
+    bnpo.batches.forEach(({ rows, advantages }, k) => {
+      const share = tokens(rows) / tokens(full.batches[k]!.rows);
+      advantages.forEach((a) => expect(Math.abs(a)).toBeCloseTo(2 * share, 12));
+    });
   });
 
   it('still takes the optimizer step when no row has an advantage', async () => {
@@ -253,7 +270,6 @@ describe('GRPOTrainer', () => {
     const { trainer } = await trained({});
     await expect(trainer.train({ signal: AbortSignal.abort('early') })).rejects.toBe('early');
     const stop = new AbortController();
-    const slow: Reward<Row> = () => new Promise(() => {});
     const waiting = (await trained({}, { rewards: slow })).trainer.train({ signal: stop.signal });
     setTimeout(() => stop.abort('late'), 30);
     await expect(waiting).rejects.toBe('late');

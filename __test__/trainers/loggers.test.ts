@@ -64,12 +64,12 @@ describe('JsonlLogger', () => {
   });
 });
 
-describe('ConsoleLogger', () => {
-  const recorder = (isTTY: boolean) => {
-    const text: string[] = [];
-    return { stream: { isTTY, columns: 60, write: (part: string) => void text.push(part) }, text };
-  };
+function recorder(isTTY: boolean) {
+  const text: string[] = [];
+  return { stream: { isTTY, columns: 60, write: (part: string) => void text.push(part) }, text };
+}
 
+describe('ConsoleLogger', () => {
   it('writes plain lines where there is no terminal', () => {
     const { stream, text } = recorder(false);
     const logger = new ConsoleLogger({ stream });
@@ -94,8 +94,9 @@ describe('ConsoleLogger', () => {
       detail: '12 rows left and a long explanation of it',
     });
     logger.metrics(2, { reward: 1 });
-    expect(text[1]).toMatch(/^\r\x1b\[2K█{9}░{15} step 2\/4 {2}generate: 12 rows/);
-    expect(text[1]!.replace('\r\x1b[2K', '').length).toBeLessThan(60);
+    const bar = text[1]!.replace('\r\u001b[2K', '');
+    expect(bar).toMatch(/^█{9}░{15} step 2\/4 {2}generate: 12 rows/);
+    expect(bar.length).toBeLessThan(60);
     expect(text[2]).toBe('\r\x1b[2K');
   });
 });

@@ -16,6 +16,8 @@ const score = (reward: Reward, args: object): unknown =>
 
 const recorded = (name: string) => goldenCases('rewards').filter(({ options }) => options['function'] === name);
 
+const same = (): number[] => [];
+
 describe('rewards', () => {
   it("penalises length as TRL's soft overlong punishment", () => {
     const cases = recorded('get_soft_overlong_punishment');
@@ -67,7 +69,6 @@ describe('rewards', () => {
   });
 
   it('numbers rewards whose names are alike or missing', () => {
-    const same = (): number[] => [];
     expect(nameRewards([same, same, () => []]).map(({ name }) => name)).toEqual(['same', 'same_2', 'reward_3']);
   });
 });

@@ -70,8 +70,8 @@ export async function rollout(
     topK: config.topK,
     minP: config.minP,
     repetitionPenalty: config.repetitionPenalty,
-    // TRL's penalty looks at the whole text, prompt included.
-    repetitionContextSize: model.contextLength,
+    // TRL's penalty looks at the whole text, prompt included: 0 is all.
+    repetitionContextSize: 0,
     seed,
   };
   const batch = await withSignal(signal, (cancel) =>
