@@ -88,3 +88,9 @@ pub fn scaled_dot_product_attention(queries: &Array, keys: &Array, values: &Arra
         )
     })
 }
+
+/// `logsumexp(logits) - logits[target]` over the last axis, with int targets of one rank less.
+pub fn cross_entropy(logits: &Array, targets: &Array) -> Result<Array> {
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlx_fast_cross_entropy(result, logits.0, targets.0, stream::current()) })
+}

@@ -62,6 +62,38 @@ fn checkpoint_changes_no_gradient() {
 }
 
 #[test]
+fn a_custom_gradient_replaces_the_own_one() {
+    let run = |gradients: usize| {
+        value_and_grad(
+            |inputs| {
+                let outputs = custom_vjp(
+                    |x| Ok(vec![x[0].multiply(&x[1])?, x[0].square()?]),
+                    move |primals, cotangents, outputs| {
+                        // 10 d + output for the first input; the second stays without one.
+                        let first = cotangents[0].multiply_scalar(10.)?.add(&outputs[1])?;
+                        Ok(vec![first, ops::zeros_like(&primals[1])?][..gradients].to_vec())
+                    },
+                    inputs,
+                )?;
+                Ok(vec![outputs[0].sum_all()?])
+            },
+            &[vector(&[1., 2.]), vector(&[3., 4.])],
+            &[0],
+        )
+    };
+    let (values, gradients) = run(2).unwrap();
+    assert_eq!(values[0].item().unwrap(), 11.);
+    assert_eq!(gradients[0].to_f32().unwrap(), [11., 14.]);
+    assert!(run(1).unwrap_err().to_string().contains("1 gradients for 2 inputs"));
+}
+
+#[test]
+fn depends_changes_no_value() {
+    let (x, y) = (vector(&[1., 2.]), vector(&[5.]).exp().unwrap());
+    assert_eq!(depends(&[x], &[y]).unwrap()[0].to_f32().unwrap(), [1., 2.]);
+}
+
+#[test]
 fn many_threads_build_and_read() {
     let threads: Vec<_> = (0..4)
         .map(|seed| {

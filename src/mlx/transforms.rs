@@ -1,5 +1,6 @@
 //! Function transforms. A Rust closure becomes an MLX function; its error or panic comes back as the transform's error.
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -76,11 +77,8 @@ impl Closure {
     /// The closure's own error if it had one, else MLX's.
     fn check(&self, status: c_int) -> Result<()> {
         let own = self.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        match (check(status), own) {
-            (Ok(()), _) => Ok(()),
-            (Err(_), Some(error)) => Err(error),
-            (Err(error), None) => Err(error),
-        }
+        let custom = GRADIENT_ERROR.take();
+        check(status).map_err(|error| own.or(custom).unwrap_or(error))
     }
 
     fn apply(&self, inputs: &[Array]) -> Result<Vec<Array>> {
@@ -145,6 +143,82 @@ pub fn checkpoint(function: impl FnMut(&[Array]) -> Result<Vec<Array>> + Send + 
     // SAFETY: fills an empty closure.
     closure.check(unsafe { sys::mlx_checkpoint(&mut wrapped.raw, closure.raw) })?;
     wrapped.apply(inputs)
+}
+
+/// The gradients of a custom function: from its inputs, the cotangents of its outputs and the outputs, one per input.
+pub type CustomGradient = dyn FnMut(&[Array], &[Array], &[Array]) -> Result<Vec<Array>> + Send;
+
+thread_local! {
+    /// What a custom gradient failed with: it runs inside an outer transform whose slot it cannot know.
+    static GRADIENT_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+unsafe extern "C" fn call_gradient(
+    result: *mut sys::mlx_vector_array,
+    primals: sys::mlx_vector_array,
+    cotangents: sys::mlx_vector_array,
+    outputs: sys::mlx_vector_array,
+    payload: *mut c_void,
+) -> c_int {
+    // SAFETY: `payload` is the box given to MLX together with this function, used by one thread at a time.
+    let function = unsafe { &mut *payload.cast::<Box<CustomGradient>>() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let (primals, cotangents) = (vector_to_arrays(primals)?, vector_to_arrays(cotangents)?);
+        let gradients = function(&primals, &cotangents, &vector_to_arrays(outputs)?)?;
+        if gradients.len() != primals.len() {
+            let counts = format!("{} gradients for {} inputs", gradients.len(), primals.len());
+            return Err(Error::Internal(format!("a custom gradient returned {counts}")));
+        }
+        Ok(gradients)
+    }))
+    .unwrap_or_else(|panic| Err(panic_error(panic)));
+    match outcome {
+        Ok(gradients) => {
+            let list = ArrayVec::new(&gradients);
+            // SAFETY: both lists are valid; the references are copied.
+            unsafe { sys::mlx_vector_array_set(result, list.0) }
+        }
+        Err(error) => {
+            GRADIENT_ERROR.set(Some(error));
+            1
+        }
+    }
+}
+
+unsafe extern "C" fn release_gradient(payload: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `custom_vjp`, released once by MLX.
+    drop(unsafe { Box::from_raw(payload.cast::<Box<CustomGradient>>()) });
+}
+
+/// Runs `function` with `gradient` in place of its own differentiation. `gradient` returns one array per input;
+/// those of inputs that are not differentiated are never computed. An error in `gradient` surfaces as the outer transform's.
+pub fn custom_vjp(
+    function: impl FnMut(&[Array]) -> Result<Vec<Array>> + Send + 'static,
+    gradient: impl FnMut(&[Array], &[Array], &[Array]) -> Result<Vec<Array>> + Send + 'static,
+    inputs: &[Array],
+) -> Result<Vec<Array>> {
+    // SAFETY: a 'static closure may live as long as MLX likes.
+    let closure = unsafe { Closure::new(function) };
+    let payload: Box<Box<CustomGradient>> = Box::new(Box::new(gradient));
+    let mut wrapped = Closure { raw: sys::mlx_closure { ctx: std::ptr::null_mut() }, error: closure.error.clone() };
+    // SAFETY: MLX calls `release_gradient` when its last reference to the payload goes; the handle is freed after its last use.
+    closure.check(unsafe {
+        let raw =
+            sys::mlx_closure_custom_new_func_payload(Some(call_gradient), Box::into_raw(payload).cast(), Some(release_gradient));
+        let status = sys::mlx_custom_vjp(&mut wrapped.raw, closure.raw, raw);
+        sys::mlx_closure_custom_free(raw);
+        status
+    })?;
+    wrapped.apply(inputs)
+}
+
+/// The same arrays, computed only after `dependencies` have been: bounds how much of a wide graph is in memory at once.
+pub fn depends<A: std::borrow::Borrow<Array>>(inputs: &[Array], dependencies: &[A]) -> Result<Vec<Array>> {
+    let (inputs, dependencies) = (ArrayVec::new(inputs), ArrayVec::new(dependencies));
+    let mut outputs = ArrayVec::empty();
+    // SAFETY: valid handles.
+    check(unsafe { sys::mlx_depends(&mut outputs.0, inputs.0, dependencies.0) })?;
+    outputs.to_arrays()
 }
 
 /// A function traced once per combination of shapes and dtypes, then run as fused kernels.

@@ -2,6 +2,7 @@
 
 pub mod advantages;
 mod entropy;
+pub mod logprobs;
 mod loss;
 mod masks;
 mod metrics;

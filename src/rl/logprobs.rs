@@ -1,0 +1,277 @@
+//! Log-probs and entropies of chosen tokens under `softmax(logits / temperature)`, in float32 whatever the dtype of the logits.
+//!
+//! `head_logprobs` takes the hidden states before the output head and never holds the logits of all tokens: it goes through
+//! them in chunks, keeps one number per token (the log of the softmax's denominator), and computes the logits again for the gradient.
+
+use crate::mlx::ops::{concatenate, zeros, zeros_like};
+use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, ops};
+
+/// `log softmax(logits / temperature)[ids]` for logits `[.., V]` and integer ids `[..]`; float32 `[..]`.
+pub fn selective_log_softmax(logits: &Array, ids: &Array, temperature: f32) -> Result<Array> {
+    let logits = scaled(logits, temperature)?;
+    check_ids(&logits, ids)?;
+    let chosen = logits.take_along_axis(&valid_ids(ids, logits.dim(-1))?.expand_dims(&[-1])?, -1)?.squeeze(&[-1])?;
+    chosen.subtract(&logits.logsumexp(&[-1], false)?)
+}
+
+/// The entropy of `softmax(logits / temperature)` in nats, for logits `[.., V]`; float32 `[..]`.
+pub fn entropy_from_logits(logits: &Array, temperature: f32) -> Result<Array> {
+    let logits = scaled(logits, temperature)?;
+    let log_probs = logits.log_softmax(-1)?;
+    log_probs.exp()?.multiply(&log_probs)?.sum(&[-1], false)?.negative()
+}
+
+fn scaled(logits: &Array, temperature: f32) -> Result<Array> {
+    check_temperature(temperature)?;
+    if logits.ndim() == 0 || !logits.dtype().is_float() {
+        return Err(Error::Shape(format!("logits must be float [.., vocabulary]; they are {logits:?}")));
+    }
+    let logits = logits.astype(Dtype::Float32)?;
+    if temperature == 1.0 { Ok(logits) } else { logits.divide_scalar(temperature) }
+}
+
+fn check_temperature(temperature: f32) -> Result<()> {
+    if temperature.is_finite() && temperature > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Argument(format!("temperature is {temperature}; log-probs need a finite temperature above 0")))
+}
+
+fn check_ids(logits: &Array, ids: &Array) -> Result<()> {
+    let rows = &logits.shape()[..logits.ndim() - 1];
+    if ids.shape() != rows || ids.dtype().is_float() {
+        return Err(Error::Shape(format!("ids must be integers of shape {rows:?} for logits {logits:?}; they are {ids:?}")));
+    }
+    Ok(())
+}
+
+/// MLX does not check indices: ids outside the vocabulary (at positions that a mask drops) must not read outside the array.
+fn valid_ids(ids: &Array, vocabulary: i32) -> Result<Array> {
+    ids.astype(Dtype::Int32)?.maximum(&Array::scalar_i32(0))?.minimum(&Array::scalar_i32(vocabulary - 1))
+}
+
+/// What `head_logprobs` does about entropies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entropy {
+    #[default]
+    Skip,
+    /// Computed, with no gradient: for metrics and masks.
+    Value,
+    /// Computed, with a gradient: for an entropy bonus. One more pass over the logits.
+    Differentiable,
+}
+
+/// How `head_logprobs` works through the tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadOptions {
+    pub temperature: f32,
+    pub entropy: Entropy,
+    /// Tokens whose logits are in memory at once; 0 chooses by the size of the vocabulary.
+    pub chunk: i32,
+    /// False when the head is frozen: its gradient is then zeros and costs nothing.
+    pub train_head: bool,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        HeadOptions { temperature: 1.0, entropy: Entropy::Skip, chunk: 0, train_head: true }
+    }
+}
+
+/// Float32 `[N]` each.
+pub struct HeadLogprobs {
+    pub logps: Array,
+    /// In nats; present unless skipped.
+    pub entropies: Option<Array>,
+}
+
+/// Log-probs of `ids` `[N]` under `softmax(hidden @ head_weight^T / temperature)`, for hidden states `[N, H]` and a head `[V, H]`.
+/// Differentiable in `hidden` and `head_weight`. Ids outside the vocabulary give an arbitrary value: mask them.
+pub fn head_logprobs(hidden: &Array, head_weight: &Array, ids: &Array, options: &HeadOptions) -> Result<HeadLogprobs> {
+    check_temperature(options.temperature)?;
+    let (&[tokens, width], &[vocabulary, head_width]) = (hidden.shape(), head_weight.shape()) else {
+        return Err(Error::Shape(format!(
+            "head_logprobs needs hidden [N, H] and head [V, H]; got {hidden:?} and {head_weight:?}"
+        )));
+    };
+    if width != head_width || tokens == 0 || vocabulary == 0 {
+        return Err(Error::Shape(format!("hidden {hidden:?} and head {head_weight:?} do not fit or are empty")));
+    }
+    if ids.shape() != [tokens] || ids.dtype().is_float() {
+        return Err(Error::Shape(format!("ids must be integers of shape [{tokens}]; they are {ids:?}")));
+    }
+    if hidden.dtype() != head_weight.dtype() || !hidden.dtype().is_float() {
+        return Err(Error::Dtype(format!("hidden {hidden:?} and head {head_weight:?} must have the same float dtype")));
+    }
+    let chunk = if options.chunk > 0 { options.chunk } else { default_chunk(vocabulary) };
+    let head = Head { options: HeadOptions { chunk, ..*options }, vocabulary };
+    let outputs = custom_vjp(
+        move |inputs| head.forward(&inputs[0], &inputs[1], &inputs[2]),
+        move |inputs, cotangents, outputs| head.backward(inputs, cotangents, outputs),
+        &[hidden.clone(), head_weight.clone(), ids.clone()],
+    )?;
+    Ok(HeadLogprobs { logps: outputs[0].clone(), entropies: outputs.get(2).cloned() })
+}
+
+/// The sum of `-log p(target)` over the tokens where `mask` is not 0, at temperature 1; a float32 scalar. Shapes as in `head_logprobs`.
+pub fn head_cross_entropy(
+    hidden: &Array,
+    head_weight: &Array,
+    targets: &Array,
+    mask: &Array,
+    chunk: i32,
+    train_head: bool,
+) -> Result<Array> {
+    if mask.shape() != targets.shape() {
+        return Err(Error::Shape(format!("mask {mask:?} must have the shape of the targets {targets:?}")));
+    }
+    let options = HeadOptions { chunk, train_head, ..Default::default() };
+    let logps = head_logprobs(hidden, head_weight, targets, &options)?.logps;
+    super::ratios::masked(&logps, &super::ratios::as_mask(mask)?)?.sum_all()?.negative()
+}
+
+/// About 64 MiB of float32 logits, but enough tokens for the matrix product to be worth its overhead.
+fn default_chunk(vocabulary: i32) -> i32 {
+    ((1 << 24) / vocabulary).clamp(256, 4096)
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    options: HeadOptions,
+    vocabulary: i32,
+}
+
+impl Head {
+    /// `[start, stop)` of each chunk of the tokens.
+    fn chunks(&self, tokens: i32) -> impl Iterator<Item = (i32, i32)> + use<> {
+        let chunk = self.options.chunk;
+        (0..tokens).step_by(chunk as usize).map(move |start| (start, (start + chunk).min(tokens)))
+    }
+
+    /// Hidden states divided by the temperature where that loses nothing; half precision divides the logits instead.
+    fn scale_hidden(&self, hidden: &Array) -> Result<Array> {
+        if self.options.temperature == 1.0 || hidden.dtype() != Dtype::Float32 {
+            return Ok(hidden.clone());
+        }
+        hidden.multiply_scalar(1.0 / self.options.temperature)
+    }
+
+    fn logits(&self, hidden: &Array, transposed: &Array) -> Result<Array> {
+        let logits = hidden.matmul(transposed)?;
+        if hidden.dtype() == Dtype::Float32 || self.options.temperature == 1.0 {
+            return logits.astype(Dtype::Float32);
+        }
+        logits.astype(Dtype::Float32)?.divide_scalar(self.options.temperature)
+    }
+
+    /// Log-probs, the logarithm of the denominator, and entropies where wanted; `[N]` each.
+    fn forward(&self, hidden: &Array, weight: &Array, ids: &Array) -> Result<Vec<Array>> {
+        let hidden = self.scale_hidden(hidden)?;
+        let (transposed, ids) = (weight.t()?, valid_ids(ids, self.vocabulary)?.expand_dims(&[1])?);
+        let mut parts: Vec<Vec<Array>> = Vec::new();
+        for (start, stop) in self.chunks(hidden.dim(0)) {
+            let mut rows = hidden.slice_axis(0, start, stop)?;
+            if let Some(before) = parts.last() {
+                rows = depends(&[rows], before)?.remove(0);
+            }
+            let logits = self.logits(&rows, &transposed)?;
+            let chosen = logits.take_along_axis(&ids.slice_axis(0, start, stop)?, 1)?;
+            parts.push(if self.options.entropy == Entropy::Skip {
+                let denominator = logits.logsumexp(&[1], true)?;
+                vec![chosen.subtract(&denominator)?, denominator]
+            } else {
+                // One exponential serves both sums, and matrix products add faster than reductions.
+                let largest = logits.max(&[1], true)?;
+                let exponentials = logits.subtract(&largest)?.exp()?;
+                let sum = exponentials.matmul(&ops::ones(&[self.vocabulary, 1], Dtype::Float32)?)?;
+                let weighted = exponentials.expand_dims(&[1])?.matmul(&logits.expand_dims(&[2])?)?.squeeze(&[2])?;
+                let denominator = largest.add(&sum.log()?)?;
+                vec![chosen.subtract(&denominator)?, denominator.clone(), denominator.subtract(&weighted.divide(&sum)?)?]
+            });
+        }
+        let joined = |index: usize| {
+            let columns: Vec<&Array> = parts.iter().map(|part| &part[index]).collect();
+            concatenate(&columns, 0)?.squeeze(&[1])
+        };
+        (0..parts[0].len()).map(joined).collect()
+    }
+
+    /// With `p` the softmax, `D = p - onehot` and `c` the cotangent of the log-probs, the gradient of the scaled logits is `-c D`.
+    /// The row factor `c` is applied to the narrow side of each product. An entropy `h` of cotangent `u` subtracts `u p (log p + h)`.
+    fn backward(&self, inputs: &[Array], cotangents: &[Array], outputs: &[Array]) -> Result<Vec<Array>> {
+        let (hidden, weight) = (&inputs[0], &inputs[1]);
+        let dtype = hidden.dtype();
+        let column = |array: &Array| array.astype(Dtype::Float32)?.expand_dims(&[1]);
+        let (cotangent, denominator) = (column(&cotangents[0])?, column(&outputs[1])?);
+        let through_entropy = match self.options.entropy {
+            Entropy::Differentiable => {
+                let u = column(&cotangents[2])?;
+                Some((u.clone(), cotangent.add(&u.multiply(&column(&outputs[2])?)?)?))
+            }
+            _ => None,
+        };
+        let step = -1.0 / self.options.temperature;
+        let scaled_hidden = self.scale_hidden(hidden)?;
+        let (transposed, ids) = (weight.t()?, valid_ids(&inputs[2], self.vocabulary)?.expand_dims(&[1])?);
+
+        let mut hidden_parts: Vec<Array> = Vec::new();
+        let mut weight_gradient: Option<Array> = None;
+        for (start, stop) in self.chunks(hidden.dim(0)) {
+            let part = |array: &Array| array.slice_axis(0, start, stop);
+            let mut rows = part(&scaled_hidden)?;
+            if let Some(before) = hidden_parts.last() {
+                let before: Vec<&Array> = std::iter::once(before).chain(&weight_gradient).collect();
+                rows = depends(&[rows], &before)?.remove(0);
+            }
+            let log_probs = if dtype == Dtype::Float32 {
+                ops::addmm(&part(&denominator)?, &rows, &transposed, 1.0, -1.0)?
+            } else {
+                self.logits(&rows, &transposed)?.subtract(&part(&denominator)?)?
+            };
+            let probs = log_probs.exp()?;
+            let cotangent = part(&cotangent)?;
+            // The factor of each row that the products have not got yet.
+            let (difference, factor) = match &through_entropy {
+                None => (scatter(&probs, &part(&ids)?, &full_column(&cotangent, -1.0)?)?, Some(cotangent)),
+                Some((u, offset)) => {
+                    let rows = log_probs.multiply(&part(u)?)?.add(&part(offset)?)?.multiply(&probs)?;
+                    (scatter(&rows, &part(&ids)?, &cotangent.negative()?)?, None)
+                }
+            };
+            let difference = difference.astype(dtype)?;
+            let scale = |array: Array| match &factor {
+                Some(factor) => array.astype(Dtype::Float32)?.multiply(&factor.multiply_scalar(step)?),
+                None => array.astype(Dtype::Float32)?.multiply_scalar(step),
+            };
+            hidden_parts.push(scale(difference.matmul(weight)?)?.astype(dtype)?);
+            if self.options.train_head {
+                let narrow = scale(part(hidden)?)?.astype(dtype)?;
+                let wide = difference.t()?;
+                // Sums over chunks stay in float32: rounding each partial sum to half precision would bias training.
+                weight_gradient = Some(match weight_gradient {
+                    None => wide.matmul(&narrow)?.astype(Dtype::Float32)?,
+                    Some(sum) if dtype == Dtype::Float32 => ops::addmm(&sum, &wide, &narrow, 1.0, 1.0)?,
+                    Some(sum) => sum.add(&wide.matmul(&narrow)?.astype(Dtype::Float32)?)?,
+                });
+            }
+        }
+        let weight_gradient = match weight_gradient {
+            Some(gradient) => gradient.astype(dtype)?,
+            None => zeros(weight.shape(), dtype)?,
+        };
+        Ok(vec![concatenate(&hidden_parts, 0)?, weight_gradient, zeros_like(&inputs[2])?])
+    }
+}
+
+/// Adds one value `[n, 1]` to each row of `[n, V]`, at the column `ids` `[n, 1]`. In place where nobody else holds the array.
+fn scatter(rows: &Array, ids: &Array, values: &Array) -> Result<Array> {
+    rows.scatter_add_axis(ids, values, 1)
+}
+
+fn full_column(like: &Array, value: f64) -> Result<Array> {
+    ops::full(like.shape(), value, Dtype::Float32)
+}
+
+#[cfg(test)]
+#[path = "logprobs_tests.rs"]
+mod tests;
