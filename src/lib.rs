@@ -7,6 +7,7 @@ pub mod models;
 pub mod nn;
 #[cfg(feature = "node")]
 mod node;
+pub mod optim;
 pub mod options;
 pub mod rl;
 pub mod runtime;
