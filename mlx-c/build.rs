@@ -2,7 +2,8 @@
 //!
 //! Environment:
 //! - `MLX_NODE_FLAVOUR` = cpu | metal | cuda12 | cuda13 (default: metal on macOS, cpu elsewhere)
-//! - `MLX_DIR` = folder of an MLX you already have (holds `include/mlx` and `lib/libmlx.*`); nothing is downloaded then
+//! - `MLX_DIR` = folder of an MLX you already have (holds `include/mlx` and `lib/libmlx.*`, as the `mlx` folder of a Python
+//!   installation of MLX does); nothing is downloaded then
 //! - `PYTHON` = the Python whose pip downloads MLX (default: python3)
 
 mod wheels;
@@ -33,27 +34,19 @@ fn build() -> Result<(), String> {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| if os == "macos" { "metal" } else { "cpu" }.to_string());
 
-    let (prefix, relative) = match env::var_os("MLX_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => {
-            let dir = PathBuf::from(dir);
-            let rpath = dir.join("lib");
-            (dir, rpath.display().to_string())
-        }
+    let (prefix, rpath) = match env::var_os("MLX_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => (own_mlx(Path::new(&dir), &os)?, None),
         None => {
-            let dist = crate_dir.join("dist").join(format!("{flavour}-{}", wheels::MLX_VERSION));
+            let folder = format!("{flavour}-{}", wheels::MLX_VERSION);
+            let dist = crate_dir.join("dist").join(&folder);
             wheels::fetch(&flavour, &os, &arch, &dist)?;
-            let relative = format!("mlx-c/dist/{flavour}-{}/mlx/lib", wheels::MLX_VERSION);
-            (dist.join("mlx"), relative)
+            // So that a deleted folder comes back.
+            println!("cargo:rerun-if-changed={}", dist.join(wheels::STAMP).display());
+            (dist.join("mlx"), Some(format!("mlx-c/dist/{folder}/mlx/lib")))
         }
     };
     let lib = prefix.join("lib");
     let include = prefix.join("include");
-    if !include.join("mlx/mlx.h").is_file() {
-        return Err(format!(
-            "no MLX headers in {}. MLX_DIR must name a folder with include/mlx/mlx.h and lib/libmlx; unset it to have MLX downloaded.",
-            include.display()
-        ));
-    }
 
     compile_mlx_c(&include, &os)?;
 
@@ -71,9 +64,47 @@ fn build() -> Result<(), String> {
     println!("cargo:rustc-env=MLX_NODE_FLAVOUR={flavour}");
     // Read by the root build.rs as DEP_MLXC_*.
     println!("cargo:dist={}", lib.display());
-    println!("cargo:rpath={relative}");
+    println!("cargo:rpath={}", rpath.unwrap_or_default());
     println!("cargo:flavour={flavour}");
     Ok(())
+}
+
+/// Checks the MLX that `MLX_DIR` names: its own folder, or the folder that holds it as `mlx`.
+fn own_mlx(dir: &Path, os: &str) -> Result<PathBuf, String> {
+    let library = if os == "macos" { "lib/libmlx.dylib" } else { "lib/libmlx.so" };
+    let dir = std::path::absolute(dir).map_err(|error| format!("MLX_DIR={}: {error}", dir.display()))?;
+    let prefix = [dir.clone(), dir.join("mlx")]
+        .into_iter()
+        .find(|prefix| prefix.join("include/mlx/mlx.h").is_file() && prefix.join(library).is_file())
+        .ok_or_else(|| {
+            format!(
+                "MLX_DIR={} holds no MLX: include/mlx/mlx.h and {library} are looked for there. \
+                 Name such a folder, or unset MLX_DIR to have MLX {} downloaded.",
+                dir.display(),
+                wheels::MLX_VERSION
+            )
+        })?;
+    let header = prefix.join("include/mlx/version.h");
+    println!("cargo:rerun-if-changed={}", header.display());
+    let header = std::fs::read_to_string(header).unwrap_or_default();
+    let number = |name: &str| {
+        let value = header.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name))?;
+        value.trim().parse::<u32>().ok()
+    };
+    let found = format!(
+        "{}.{}",
+        number("MLX_VERSION_MAJOR").map_or("?".to_string(), |major| major.to_string()),
+        number("MLX_VERSION_MINOR").map_or("?".to_string(), |minor| minor.to_string())
+    );
+    // MLX-C uses functions that came or changed with each minor version.
+    if !wheels::MLX_VERSION.starts_with(&format!("{found}.")) {
+        return Err(format!(
+            "MLX_DIR={} holds MLX {found}; this build needs {}. Install that version, or unset MLX_DIR to have it downloaded.",
+            prefix.display(),
+            wheels::MLX_VERSION
+        ));
+    }
+    Ok(prefix)
 }
 
 fn compile_mlx_c(include: &Path, os: &str) -> Result<(), String> {

@@ -1,10 +1,14 @@
 //! The official binaries that MLX and SciPy publish on PyPI, pinned by version and sha256, fetched with pip.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 pub const MLX_VERSION: &str = "0.32.2";
+/// Written last into an unpacked folder; names its wheels and their hashes.
+pub const STAMP: &str = "complete";
 const OPENBLAS_VERSION: &str = "0.3.34.0.0";
 
 struct Wheel {
@@ -54,43 +58,74 @@ fn wheels(flavour: &str, os: &str, arch: &str) -> Result<Vec<Wheel>, String> {
 pub fn fetch(flavour: &str, os: &str, arch: &str, dist: &Path) -> Result<(), String> {
     let wheels = wheels(flavour, os, arch)?;
     let stamp: String = wheels.iter().map(|wheel| format!("{} {}\n", wheel.name, wheel.sha256)).collect();
-    let stamp_file = dist.join("complete");
-    if fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp) {
+    let complete = || fs::read_to_string(dist.join(STAMP)).is_ok_and(|found| found == stamp);
+    if complete() {
         return Ok(());
     }
 
-    // Everything lands beside the final folder and is renamed into place, so an interrupted build leaves nothing half there.
-    let partial = dist.with_extension(format!("partial-{}", std::process::id()));
-    let io = |what: &str, error: std::io::Error| format!("{what} {} failed: {error}", partial.display());
-    let _ = fs::remove_dir_all(&partial);
+    let parent = dist.parent().ok_or("the folder for MLX has no parent")?;
+    let writable = |error: io::Error| {
+        format!(
+            "cannot write MLX into {} ({error}). Make that folder writable, or set MLX_DIR to an MLX you already have.",
+            parent.display()
+        )
+    };
+    fs::create_dir_all(parent).map_err(writable)?;
+    // Builds in other target folders wait here instead of downloading twice. A file system without locks goes on without.
+    let lock = File::create(parent.join(format!(".{flavour}.lock"))).map_err(writable)?;
+    let _ = lock.lock();
+    if complete() {
+        return Ok(());
+    }
+
+    // Everything lands beside the final folder and is renamed into place, so a build that is killed leaves nothing half there.
+    let name = dist.file_name().unwrap_or_default().to_string_lossy();
+    let abandoned = format!("{name}.partial-");
+    for entry in fs::read_dir(parent).map_err(writable)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&abandoned) {
+            remove(&entry.path()).map_err(writable)?;
+        }
+    }
+    let partial = parent.join(format!("{abandoned}{}", std::process::id()));
     let downloads = partial.join("downloads");
-    fs::create_dir_all(&downloads).map_err(|error| io("creating", error))?;
+    fs::create_dir_all(&downloads).map_err(writable)?;
     let result = wheels.iter().try_for_each(|wheel| unpack(wheel, &downloads, &partial));
     if let Err(message) = result {
-        let _ = fs::remove_dir_all(&partial);
+        let _ = remove(&partial);
         return Err(message);
     }
-    let _ = fs::remove_dir_all(&downloads);
-    fs::write(partial.join("complete"), stamp).map_err(|error| io("writing to", error))?;
-    let _ = fs::remove_dir_all(dist);
-    fs::rename(&partial, dist).map_err(|error| io("renaming", error))
+    remove(&downloads).map_err(writable)?;
+    let file = File::create(partial.join(STAMP)).map_err(writable)?;
+    io::Write::write_all(&mut &file, stamp.as_bytes()).map_err(writable)?;
+    // Cargo runs a build script again when a watched file is younger than the last run; this one is as old as its contents.
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)).map_err(writable)?;
+    remove(dist).map_err(writable)?;
+    fs::rename(&partial, dist).map_err(writable)
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 fn unpack(wheel: &Wheel, downloads: &Path, destination: &Path) -> Result<(), String> {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_string());
+    let python = std::env::var("PYTHON").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "python3".to_string());
     let requirements = downloads.join("requirements.txt");
     let pin = format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
     fs::write(&requirements, pin).map_err(|error| format!("cannot write {}: {error}", requirements.display()))?;
 
-    eprintln!("downloading {} {} ({})", wheel.name, wheel.version, wheel.platform);
     let folder = downloads.join(wheel.name);
     run(
         Command::new(&python)
             .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
-            .args(["--only-binary=:all:", "--platform", wheel.platform, "--dest"])
+            // The wheels hold no Python code that we run, so the Python that fetches them may be older than they ask for.
+            .args(["--only-binary=:all:", "--platform", wheel.platform, "--python-version", "3.12", "--dest"])
             .arg(&folder)
             .arg("--requirement")
-            .arg(&requirements),
+            .arg(&requirements)
+            .env("PIP_REQUIRE_VIRTUALENV", "0"),
         &python,
         wheel,
     )?;
@@ -115,14 +150,33 @@ fn run(command: &mut Command, python: &str, wheel: &Wheel) -> Result<(), String>
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let cure = if stderr.contains("No module named pip") {
-        "This Python has no pip: apt-get install python3-pip (Debian, Ubuntu) or python3 -m ensurepip."
-    } else if stderr.contains("HASHES") || stderr.contains("hash") {
-        "The file that was served is not the pinned one; check the package index that pip is configured to use."
-    } else if stderr.contains("No space left") {
-        "The disk is full; MLX needs about 100 MB (CUDA: 600 MB) in mlx-c/dist."
+    Err(format!("could not get {} {} with pip:\n{}\n{}", wheel.name, wheel.version, gist(&stderr), cure(&stderr)))
+}
+
+/// The lines of pip's output that say what went wrong.
+fn gist(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("ERROR")).collect();
+    let shown = if errors.is_empty() { &lines[lines.len().saturating_sub(5)..] } else { &errors[..] };
+    shown.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn cure(stderr: &str) -> &'static str {
+    let has = |needles: &[&str]| needles.iter().any(|needle| stderr.contains(needle));
+    if has(&["No module named pip"]) {
+        "This Python has no pip: apt-get install python3-pip (Debian, Ubuntu), or python3 -m ensurepip."
+    } else if has(&["DO NOT MATCH THE HASHES"]) {
+        "The file that was served is not the pinned one; check the package index that pip is configured to use (pip config list)."
+    } else if has(&["No space left"]) {
+        "The disk is full; MLX needs 150 MB in mlx-c/dist (Metal: 250 MB, CUDA: 400 MB)."
+    } else if has(&["SSL", "CERTIFICATE_VERIFY_FAILED"]) {
+        "PyPI's certificate is not trusted here; behind a company proxy, set PIP_CERT to its certificate."
+    } else if has(&["NewConnectionError", "ProxyError", "ConnectTimeout", "ReadTimeout", "Connection", "name resolution"]) {
+        "PyPI cannot be reached: check the network, HTTPS_PROXY and PIP_INDEX_URL. Without a network, set MLX_DIR to an MLX you already have."
+    } else if has(&["No matching distribution"]) {
+        "pip finds no such file: an old pip (before 20.3) does not know these platforms (python3 -m pip install --upgrade pip), \
+         and an index other than PyPI may lack it (pip config list)."
     } else {
-        "Is PyPI reachable (proxy, PIP_INDEX_URL)? Without a network, set MLX_DIR to an MLX you already have."
-    };
-    Err(format!("could not get {} {} with pip: {}\n{cure}", wheel.name, wheel.version, stderr.trim()))
+        "Is PyPI reachable (HTTPS_PROXY, PIP_INDEX_URL)? Without a network, set MLX_DIR to an MLX you already have."
+    }
 }
