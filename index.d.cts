@@ -16,6 +16,22 @@ export declare class Cancel {
   cancel(): void
 }
 
+/** A loss (lazy scalar), its metrics and, from `grpoLossAndGrad`, its gradients. */
+export declare class GrpoLossResult {
+  get loss(): MxArray
+  get metrics(): Array<LossMetric>
+  /** `[B, T]`. */
+  get gradPerTokenLogps(): MxArray | null
+  /** `[B, T]`, where entropies were given. */
+  get gradEntropies(): MxArray | null
+}
+
+/** A metric by TRL's name, as a lazy scalar. */
+export declare class LossMetric {
+  get name(): string
+  get value(): number
+}
+
 /** A lazy n-dimensional array. Shapes are plain numbers, row-major. */
 export declare class MxArray {
   abs(): MxArray
@@ -219,6 +235,56 @@ export declare class NativeTokenizer {
   get hasChatTemplate(): boolean
 }
 
+/** One optimizer over a model's trainable parameters. */
+export declare class NativeTrainer {
+  constructor(model: NativeModel, options?: TrainerOptions | undefined | null)
+  /** Per-token log-probs of completions under `logits / temperature`, in float32. */
+  logprobs(rows: Array<TrainRow>, options: LogprobOptions, cancel?: Cancel | undefined | null): Promise<LogprobResult>
+  /** Forward and backward of one micro-batch; gradients add up until `optimizerStep`. `options` are TRL's names in camelCase. */
+  grpoMicroStep(batch: NativeGrpoBatch, options: object, cancel?: Cancel): Promise<MicroStepResult>
+  /** Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`. */
+  sftMicroStep(rows: Array<SftRow>, numItemsInBatch: number, cancel?: Cancel | undefined | null): Promise<MicroStepResult>
+  /** Clips, updates and starts gathering anew. Gradients that are not finite change nothing and say `skipped`. */
+  optimizerStep(learningRate: number, cancel?: Cancel | undefined | null): Promise<OptimizerStepResult>
+  /** Writes optimizer state (and reference weights) as `optimizer.safetensors` into an existing folder. */
+  save(dir: string): Promise<void>
+  /** Takes over what `save` wrote. */
+  load(dir: string): Promise<void>
+  /** Forgets gradients gathered since the last `optimizerStep`. */
+  discardGradients(): Promise<void>
+  /** Frees the optimizer's state. */
+  dispose(): void
+}
+
+/** What `computeAdvantages` returns. */
+export interface AdvantageResult {
+  advantages: Array<number>
+  /** The weighted sum per row; NaN where no function gave a score. */
+  rewards: Array<number>
+  /** Mean of `rewards`. */
+  reward: number
+  /** Standard deviation of `rewards` over the batch. */
+  rewardStd: number
+  /** Share of rows whose group (or batch) has no variance. */
+  fracRewardZeroStd: number
+  /** Per reward function, over the rows it scored. */
+  perFunction: Array<RewardStatistics>
+  /** Rows without any score. */
+  numUnscorable: number
+}
+
+/** Keeps tokens at least `p` times as likely as the best. */
+export declare function applyMinP(logits: MxArray, p: number): MxArray
+
+/** Logits `[B, V]` with the tokens of `history` `[B, N]` made less likely: positive logits divided, negative multiplied. */
+export declare function applyRepetitionPenalty(logits: MxArray, history: MxArray, penalty: number): MxArray
+
+/** All but the `k` largest logits become -inf; equals of the last one stay. */
+export declare function applyTopK(logits: MxArray, k: number): MxArray
+
+/** Keeps the most likely tokens until their mass reaches `p`. */
+export declare function applyTopP(logits: MxArray, p: number): MxArray
+
 /** How far a rollout is. */
 export interface BatchProgress {
   step: number
@@ -262,6 +328,15 @@ export interface BuildInfo {
 
 /** Gives buffers that MLX keeps for later back to the system. Waits for running work. */
 export declare function clearCache(): void
+
+/** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
+export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
+
+/** Entropy in nats of `softmax(logits / temperature)` over the last axis; float32. */
+export declare function computeEntropy(logits: MxArray, temperature?: number | undefined | null): MxArray
+
+/** `current / old` per token `[B, T]` or per sequence `[B, 1]`; log-probs and mask are `[B, T]`. */
+export declare function computeImportanceRatios(inputs: { perTokenLogps: MxArray, oldPerTokenLogps?: MxArray, completionMask: MxArray }, level?: 'token' | 'sequence'): MxArray
 
 export interface GenerateBatchOptions {
   /** Rows per prompt. */
@@ -317,9 +392,53 @@ export interface GenerationStats {
   decodeMs: number
 }
 
+/** The GRPO loss of one micro-batch. Options are TRL's names in camelCase, with TRL's defaults. */
+export declare function grpoLoss(inputs: GrpoLossInputs, options?: object): GrpoLossResult
+
+/** `grpoLoss` with its gradients with respect to the log-probs and, where given, the entropies. */
+export declare function grpoLossAndGrad(inputs: GrpoLossInputs, options?: object): GrpoLossResult
+
+/** Inputs of the GRPO loss: `B` completions padded to `T` tokens. */
+export interface GrpoLossInputs {
+  /** `[B, T]`, under the current policy. */
+  perTokenLogps: MxArray
+  /** `[B, T]`; absent on-policy. */
+  oldPerTokenLogps?: MxArray
+  /** `[B, T]`; needed when `beta` is not 0. */
+  refPerTokenLogps?: MxArray
+  /** `[B, T]`, NaN where unknown; for the off-policy mask. */
+  samplingPerTokenLogps?: MxArray
+  /** `[B, T]` or `[B, 1]`. */
+  importanceSamplingRatio?: MxArray
+  /** `[B, T]`, nats. */
+  entropies?: MxArray
+  /** `[B, T]`, not 0 on completion tokens. */
+  completionMask: MxArray
+  /** `[B, T]`, 0 on tokens that a tool wrote. */
+  toolMask?: MxArray
+  /** `[B]` or `[B, T]`. */
+  advantages: MxArray
+}
+
 export interface LoadModelOptions {
   /** `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`. */
   dtype?: string
+}
+
+export interface LogprobOptions {
+  temperature: number
+  /** Under the reference policy. */
+  reference?: boolean
+  /** Entropies too. */
+  entropy?: boolean
+  /** Padded tokens of one forward pass; 4096 by default. */
+  tokenBudget?: number
+}
+
+/** One list per row, one number per completion token. */
+export interface LogprobResult {
+  logprobs: Array<Array<number>>
+  entropies?: Array<Array<number>>
 }
 
 export interface LoraOptions {
@@ -348,11 +467,82 @@ export interface MemoryStats {
   limit: number
 }
 
+export interface MicroStepResult {
+  loss: number
+  /** Tokens that counted. */
+  tokens: number
+  metrics: Record<string, number>
+}
+
+/** A GRPO micro-batch. Lists per row have one number per completion token. */
+export interface NativeGrpoBatch {
+  rows: Array<TrainRow>
+  advantages: Array<number>
+  /** Absent on-policy. */
+  oldLogprobs?: Array<Array<number>>
+  refLogprobs?: Array<Array<number>>
+  samplingLogprobs?: Array<Array<number>>
+  /** 1 where a token counts; all by default. */
+  completionMask?: Array<Array<number>>
+  /** Log-probs are those of `logits / temperature`; 1 by default. */
+  temperature?: number
+}
+
+export interface OptimizerStepResult {
+  /** Before clipping. */
+  gradNorm: number
+  /** The gradients were not finite: nothing was changed. */
+  skipped: boolean
+}
+
+export interface RatioInputs {
+  perTokenLogps: MxArray
+  oldPerTokenLogps?: MxArray
+  completionMask: MxArray
+}
+
 /** Starts the measurement of `peak` anew. */
 export declare function resetPeakMemory(): void
+
+export interface RewardStatistics {
+  mean: number
+  std: number
+}
+
+/** Log-probs of `ids` `[B, T]` under `logits / temperature` `[B, T, V]`; float32 `[B, T]`. */
+export declare function selectiveLogSoftmax(logits: MxArray, ids: MxArray, temperature?: number | undefined | null): MxArray
 
 /** Limits what MLX keeps after arrays are freed; returns the old limit. Bytes. */
 export declare function setCacheLimit(bytes: number): number
 
 /** Sets the memory limit; returns the old one. Bytes. */
 export declare function setMemoryLimit(bytes: number): number
+
+/** A text; the tokens whose mask is 1 are learnt. */
+export interface SftRow {
+  ids: Array<number>
+  mask: Array<number>
+}
+
+export interface TrainerOptions {
+  /** AdamW's settings; torch's defaults. */
+  adamBeta1?: number
+  adamBeta2?: number
+  adamEpsilon?: number
+  /** Decoupled, on matrices only; 0 by default. */
+  weightDecay?: number
+  /** Gradients are scaled down to this global norm; 1 by default, 0 is off. */
+  maxGradNorm?: number
+  /** Keep a reference policy for KL. */
+  reference?: boolean
+  /** Recompute layers in the backward pass: less memory, a third more time. */
+  gradientCheckpointing?: boolean
+  /** Tokens that go through the head at a time; by default it follows from the size of the vocabulary. */
+  logitsChunkSize?: number
+}
+
+/** A prompt and what was generated for it. */
+export interface TrainRow {
+  promptIds: Array<number>
+  completionIds: Array<number>
+}

@@ -16,6 +16,7 @@ pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, load};
+pub use safetensors::{load_arrays, save_arrays};
 
 use crate::mlx::{Dtype, Result};
 

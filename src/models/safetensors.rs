@@ -1,7 +1,7 @@
 //! The safetensors format: a JSON header with names, dtypes, shapes and byte ranges, then the bytes. Read strictly, one
 //! tensor at a time; written through a temporary file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -206,6 +206,19 @@ pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Writes arrays by name into one file, which is complete or as it was.
+pub fn save_arrays(path: &Path, arrays: &[(String, Array)]) -> Result<()> {
+    let sources: Vec<Source> = arrays.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
+    write(path, &sources.iter().collect::<Vec<_>>())
+}
+
+/// Every array of a safetensors file by name.
+pub fn load_arrays(path: &Path) -> Result<HashMap<String, Array>> {
+    let mut file = SafetensorsFile::open(path)?;
+    let entries = std::mem::take(&mut file.entries);
+    entries.into_iter().map(|entry| Ok((entry.name.clone(), file.read(&entry)?))).collect()
 }
 
 /// Writes a temporary file beside `path`, brings it to the disk and renames it: `path` is never half written.

@@ -8,6 +8,8 @@ mod info;
 mod lifetime;
 mod model;
 mod promise;
+mod rl;
 mod tokenizer;
+mod trainer;
 
 use lifetime::account;

@@ -42,7 +42,8 @@ impl NativeTokenizer {
     #[napi]
     pub fn apply_chat_template(&self, messages_json: String, options_json: String) -> js::Result<String> {
         let parse = |what: &str, text: &str| {
-            serde_json::from_str::<serde_json::Value>(text).map_err(|error| Error::Argument(format!("{what} is not JSON: {error}")))
+            serde_json::from_str::<serde_json::Value>(text)
+                .map_err(|error| Error::Argument(format!("{what} is not JSON: {error}")))
         };
         Ok(self.inner.apply_chat_template(&parse("messages", &messages_json)?, &parse("options", &options_json)?)?)
     }

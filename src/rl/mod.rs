@@ -9,6 +9,7 @@ mod metrics;
 mod objective;
 mod options;
 pub mod ratios;
+pub mod step;
 
 pub use entropy::EntropyController;
 pub use loss::{LossAndGrad, LossInputs, LossOutput, grpo_loss, grpo_loss_and_grad};
@@ -17,3 +18,5 @@ pub use options::{ImportanceSamplingLevel, LossOptions, LossType};
 
 #[cfg(test)]
 mod loss_tests;
+#[cfg(test)]
+mod step_tests;

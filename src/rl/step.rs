@@ -1,0 +1,493 @@
+//! Training steps over a model: log-probs of completions, gradients of a micro-batch, the optimizer's update.
+//!
+//! Rows are packed right-padded, so attention is plainly causal, and only positions that predict a completion token go
+//! through the head: no padding is ever scored and no `[B, T, V]` exists.
+
+use std::collections::HashMap;
+
+use super::logprobs::{Entropy, HeadLogprobs, HeadOptions, head_logprobs};
+use super::{LossInputs, LossOptions, grpo_loss};
+use crate::mlx::{Array, Dtype, Error, Result, eval, ops, value_and_grad};
+use crate::models::{Forward, Model};
+use crate::optim::{AdamW, AdamWOptions, clip_coefficient, decays, global_norm};
+
+/// Names in a saved state, beside the optimizer's own.
+const STEP: &str = "step";
+const REFERENCE: &str = "reference.";
+
+/// A prompt and what was generated for it.
+#[derive(Clone, Debug)]
+pub struct TrainRow {
+    pub prompt: Vec<i32>,
+    pub completion: Vec<i32>,
+}
+
+/// A text whose marked tokens are learnt.
+#[derive(Clone, Debug)]
+pub struct TextRow {
+    pub ids: Vec<i32>,
+    /// Which tokens are targets; the first token never is.
+    pub mask: Vec<bool>,
+}
+
+/// Numbers that belong to the tokens of rows, one list per row, each as long as the row's completion.
+pub type PerToken = Vec<Vec<f32>>;
+
+/// The rows of a GRPO micro-batch and what is known about them.
+#[derive(Clone, Debug, Default)]
+pub struct GrpoBatch {
+    pub rows: Vec<TrainRow>,
+    pub advantages: Vec<f32>,
+    /// Under the policy that generated; absent on-policy.
+    pub old_logprobs: Option<PerToken>,
+    pub reference_logprobs: Option<PerToken>,
+    /// Of the sampler, for the off-policy mask.
+    pub sampling_logprobs: Option<PerToken>,
+    /// Tokens that count, 1 or 0; all by default.
+    pub completion_mask: Option<Vec<Vec<i32>>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct StepOptions {
+    pub optimizer: AdamWOptions,
+    /// Gradients are scaled down to this global norm; 0 is off.
+    pub max_grad_norm: f32,
+    /// Keep what a KL penalty compares with: the adapter switched off, or a copy of the weights as they are now.
+    pub reference: bool,
+    /// Recompute each layer in the backward pass instead of keeping its activations.
+    pub checkpoint_layers: bool,
+    /// Tokens that go through the head at a time; 0 chooses by the size of the vocabulary.
+    pub logits_chunk: i32,
+}
+
+impl Default for StepOptions {
+    fn default() -> Self {
+        StepOptions {
+            optimizer: AdamWOptions::default(),
+            max_grad_norm: 1.,
+            reference: false,
+            checkpoint_layers: false,
+            logits_chunk: 0,
+        }
+    }
+}
+
+/// What one micro-batch gave.
+pub struct MicroStep {
+    pub loss: f32,
+    /// Tokens that counted.
+    pub tokens: usize,
+    /// TRL's names.
+    pub metrics: Vec<(String, f32)>,
+}
+
+pub struct OptimizerStep {
+    /// Before clipping.
+    pub grad_norm: f32,
+    /// The gradients were not finite: nothing was changed.
+    pub skipped: bool,
+}
+
+/// Token log-probs (and entropies) of rows.
+pub struct RowLogprobs {
+    pub logprobs: PerToken,
+    pub entropies: Option<PerToken>,
+}
+
+/// An optimizer over a model's trainable parameters, with the gradients gathered since its last update.
+pub struct Trainer {
+    names: Vec<String>,
+    optimizer: AdamW,
+    options: StepOptions,
+    gradients: Option<Vec<Array>>,
+    reference: Reference,
+    /// Whether the output head learns; a frozen one needs no gradient.
+    train_head: bool,
+}
+
+enum Reference {
+    None,
+    AdapterOff,
+    Weights(Vec<Array>),
+}
+
+/// Rows in the model's form.
+struct Packed {
+    /// int32 `[B, T]`, right-padded.
+    ids: Array,
+    /// Where in the flattened `[B * T]` the scored tokens are predicted, int32 `[N]`.
+    predictors: Array,
+    /// The scored tokens, int32 `[N]`.
+    targets: Array,
+    /// For each place of `[B, C]` its index in `[N]`, or `N` for padding; int32 `[B * C]`.
+    places: Array,
+    lengths: Vec<usize>,
+    width: usize,
+}
+
+impl Packed {
+    /// `scored(row)` are the positions of a row's tokens to score, none of them 0.
+    fn new(rows: &[(Vec<i32>, Vec<usize>)], vocabulary: i32) -> Result<Packed> {
+        for (index, (ids, _)) in rows.iter().enumerate() {
+            if let Some(id) = ids.iter().find(|&&id| id < 0 || id >= vocabulary) {
+                return Err(Error::Argument(format!("row {index} holds token {id}; the vocabulary has {vocabulary}")));
+            }
+        }
+        let lengths: Vec<usize> = rows.iter().map(|(_, scored)| scored.len()).collect();
+        let count: usize = lengths.iter().sum();
+        if count == 0 {
+            return Err(Error::Argument("a micro-batch needs at least one token to score".into()));
+        }
+        // The last token of a row predicts nothing that is scored.
+        let time = rows.iter().map(|(ids, _)| ids.len().saturating_sub(1)).max().unwrap_or(0);
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        let mut ids = vec![0; rows.len() * time];
+        let mut predictors = Vec::with_capacity(count);
+        let mut targets = Vec::with_capacity(count);
+        let mut places = vec![count as i32; rows.len() * width];
+        for (row, (tokens, scored)) in rows.iter().enumerate() {
+            let kept = tokens.len().saturating_sub(1);
+            ids[row * time..row * time + kept].copy_from_slice(&tokens[..kept]);
+            for (column, &position) in scored.iter().enumerate() {
+                places[row * width + column] = targets.len() as i32;
+                predictors.push((row * time + position - 1) as i32);
+                targets.push(tokens[position]);
+            }
+        }
+        Ok(Packed {
+            ids: Array::from_slice(&ids, &[rows.len() as i32, time as i32])?,
+            predictors: Array::from_slice(&predictors, &[count as i32])?,
+            targets: Array::from_slice(&targets, &[count as i32])?,
+            places: Array::from_slice(&places, &[places.len() as i32])?,
+            lengths,
+            width,
+        })
+    }
+
+    fn from_rows(rows: &[TrainRow], vocabulary: i32) -> Result<Packed> {
+        if rows.is_empty() {
+            return Err(Error::Argument("a micro-batch needs at least one row".into()));
+        }
+        let joined = rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| {
+                if row.prompt.is_empty() {
+                    return Err(Error::Argument(format!(
+                        "row {index} has an empty prompt; a completion needs a token before it"
+                    )));
+                }
+                let ids = [row.prompt.as_slice(), &row.completion].concat();
+                let scored = (row.prompt.len()..ids.len()).collect();
+                Ok((ids, scored))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Packed::new(&joined, vocabulary)
+    }
+
+    fn rows(&self) -> i32 {
+        self.lengths.len() as i32
+    }
+
+    /// Log-probs of the scored tokens, `[N]`.
+    fn score(&self, model: &Model, options: &HeadOptions) -> Result<HeadLogprobs> {
+        let hidden = model.net.hidden(Forward::new(&self.ids))?;
+        let predictors = hidden.reshape(&[-1, hidden.dim(-1)])?.take(&self.predictors, 0)?;
+        head_logprobs(&predictors, model.net.head_weight(), &self.targets, options)
+    }
+
+    /// `[N]` to `[B, C]`, zero at padding.
+    fn spread(&self, values: &Array) -> Result<Array> {
+        let padded = ops::concatenate(&[values, &ops::zeros(&[1], values.dtype())?], 0)?;
+        padded.take(&self.places, 0)?.reshape(&[self.rows(), self.width as i32])
+    }
+
+    /// Lists per row to `[B, C]`, zero at padding.
+    fn gather<T: crate::mlx::Element + Default>(&self, what: &str, rows: &[Vec<T>]) -> Result<Array> {
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        if lengths != self.lengths {
+            return Err(Error::Shape(format!(
+                "{what} must have one number per completion token: row lengths {lengths:?} do not match {:?}",
+                self.lengths
+            )));
+        }
+        let mut values = vec![T::default(); rows.len() * self.width];
+        for (row, row_values) in rows.iter().enumerate() {
+            values[row * self.width..row * self.width + row_values.len()].copy_from_slice(row_values);
+        }
+        Array::from_slice(&values, &[self.rows(), self.width as i32])
+    }
+
+    /// `[N]` to lists per row.
+    fn split(&self, values: &[f32]) -> PerToken {
+        let mut start = 0;
+        self.lengths
+            .iter()
+            .map(|&length| {
+                start += length;
+                values[start - length..start].to_vec()
+            })
+            .collect()
+    }
+}
+
+impl Trainer {
+    pub fn new(model: &mut Model, options: StepOptions) -> Result<Trainer> {
+        let names = model.trainable();
+        if !(options.max_grad_norm >= 0. && options.max_grad_norm.is_finite()) {
+            return Err(Error::Argument(format!("maxGradNorm must be 0 (off) or more, got {}", options.max_grad_norm)));
+        }
+        if options.logits_chunk < 0 {
+            return Err(Error::Argument(format!("logitsChunkSize must be 0 (automatic) or more, got {}", options.logits_chunk)));
+        }
+        let weights = weights_of(model, &names)?;
+        let parameters = names.iter().zip(&weights);
+        let parameters = parameters.map(|(name, weight)| (name.clone(), weight.shape().to_vec(), decays(name, weight.ndim())));
+        let optimizer = AdamW::new(options.optimizer, parameters)?;
+        let reference = match (options.reference, model.adapter().is_some()) {
+            (false, _) => Reference::None,
+            (true, true) => Reference::AdapterOff,
+            (true, false) => Reference::Weights(weights),
+        };
+        model.net.set_checkpoint_layers(options.checkpoint_layers);
+        let train_head = names.iter().any(|name| name == "lm_head.weight" || name == "model.embed_tokens.weight");
+        Ok(Trainer { names, optimizer, options, gradients: None, reference, train_head })
+    }
+
+    /// Log-probs of completions under `logits / temperature`, without gradients.
+    /// `tokens_at_once` bounds the padded tokens of one forward pass.
+    pub fn logprobs(
+        &self,
+        model: &mut Model,
+        rows: &[TrainRow],
+        temperature: f32,
+        reference: bool,
+        entropy: bool,
+    ) -> Result<RowLogprobs> {
+        if rows.iter().all(|row| row.completion.is_empty()) {
+            let empty = vec![Vec::new(); rows.len()];
+            return Ok(RowLogprobs { logprobs: empty.clone(), entropies: entropy.then_some(empty) });
+        }
+        let packed = Packed::from_rows(rows, model.net.config().vocab_size)?;
+        let options = self.head_options(temperature, if entropy { Entropy::Value } else { Entropy::Skip });
+        let score = |model: &mut Model| {
+            let scored = packed.score(model, &options)?;
+            let mut wanted = vec![scored.logps];
+            wanted.extend(scored.entropies);
+            eval(&wanted)?;
+            Ok(wanted)
+        };
+        let scored = if reference { self.as_reference(model, score)? } else { score(model)? };
+        let logprobs = packed.split(&scored[0].to_f32()?);
+        let entropies = scored.get(1).map(|entropies| Ok(packed.split(&entropies.to_f32()?))).transpose()?;
+        Ok(RowLogprobs { logprobs, entropies })
+    }
+
+    fn head_options(&self, temperature: f32, entropy: Entropy) -> HeadOptions {
+        HeadOptions { temperature, entropy, chunk: self.options.logits_chunk, train_head: self.train_head }
+    }
+
+    /// Runs `work` with the reference policy in the model's place, and puts the policy back whatever happens.
+    fn as_reference<T>(&self, model: &mut Model, work: impl FnOnce(&mut Model) -> Result<T>) -> Result<T> {
+        match &self.reference {
+            Reference::None => Err(Error::Argument("this trainer keeps no reference policy; create it with beta above 0".into())),
+            Reference::AdapterOff => {
+                model.set_adapter_enabled(false)?;
+                let result = work(model);
+                model.set_adapter_enabled(true)?;
+                result
+            }
+            Reference::Weights(weights) => {
+                let policy = weights_of(model, &self.names)?;
+                model.set(&self.names, weights)?;
+                let result = work(model);
+                model.set(&self.names, &policy)?;
+                result
+            }
+        }
+    }
+
+    /// Forward and backward of one GRPO micro-batch; the gradients add to those gathered so far.
+    /// Log-probs are those of `logits / temperature`.
+    pub fn grpo(&mut self, model: &mut Model, batch: &GrpoBatch, temperature: f32, options: &LossOptions) -> Result<MicroStep> {
+        let packed = Packed::from_rows(&batch.rows, model.net.config().vocab_size)?;
+        if batch.advantages.len() != batch.rows.len() {
+            return Err(Error::Shape(format!("{} advantages for {} rows", batch.advantages.len(), batch.rows.len())));
+        }
+        let optional = |what: &str, values: &Option<PerToken>| values.as_ref().map(|rows| packed.gather(what, rows)).transpose();
+        let old = optional("oldLogprobs", &batch.old_logprobs)?;
+        let reference = optional("refLogprobs", &batch.reference_logprobs)?;
+        let sampling = optional("samplingLogprobs", &batch.sampling_logprobs)?;
+        let mask_rows = match &batch.completion_mask {
+            Some(mask) => mask.clone(),
+            None => batch.rows.iter().map(|row| vec![1; row.completion.len()]).collect(),
+        };
+        let tokens = mask_rows.iter().flatten().filter(|&&counts| counts != 0).count();
+        let mask = packed.gather("completionMask", &mask_rows)?;
+        let advantages = Array::from_slice(&batch.advantages, &[batch.rows.len() as i32])?;
+        let head =
+            self.head_options(temperature, if options.has_entropy_bonus() { Entropy::Differentiable } else { Entropy::Value });
+        let mut metric_names = Vec::new();
+
+        let values = self.accumulate(model, |model| {
+            let scored = packed.score(model, &head)?;
+            let inputs = LossInputs {
+                old_per_token_logps: old.clone(),
+                ref_per_token_logps: reference.clone(),
+                sampling_per_token_logps: sampling.clone(),
+                entropies: scored.entropies.map(|entropies| packed.spread(&entropies)).transpose()?,
+                ..LossInputs::new(packed.spread(&scored.logps)?, mask.clone(), advantages.clone())
+            };
+            let output = grpo_loss(&inputs, options)?;
+            metric_names = output.metrics.iter().map(|(name, _)| name.to_string()).collect();
+            let mut values = vec![output.loss];
+            values.extend(output.metrics.into_iter().map(|(_, value)| value));
+            Ok(values)
+        })?;
+        Ok(MicroStep { loss: values[0], tokens, metrics: metric_names.into_iter().zip(values[1..].iter().copied()).collect() })
+    }
+
+    /// Forward and backward of supervised rows: the summed cross-entropy of the marked tokens over `num_items_in_batch`.
+    pub fn supervised(&mut self, model: &mut Model, rows: &[TextRow], num_items_in_batch: f32) -> Result<MicroStep> {
+        if !(num_items_in_batch > 0. && num_items_in_batch.is_finite()) {
+            return Err(Error::Argument(format!("numItemsInBatch must be above 0, got {num_items_in_batch}")));
+        }
+        let joined = rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| {
+                if row.mask.len() != row.ids.len() {
+                    return Err(Error::Shape(format!(
+                        "row {index} has {} ids and {} mask entries",
+                        row.ids.len(),
+                        row.mask.len()
+                    )));
+                }
+                let scored = (1..row.ids.len()).filter(|&position| row.mask[position]).collect();
+                Ok((row.ids.clone(), scored))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let packed = Packed::new(&joined, model.net.config().vocab_size)?;
+        let head = self.head_options(1., Entropy::Skip);
+        let values = self.accumulate(model, |model| {
+            let scored = packed.score(model, &head)?;
+            Ok(vec![scored.logps.sum_all()?.divide_scalar(-num_items_in_batch)?])
+        })?;
+        Ok(MicroStep { loss: values[0], tokens: packed.lengths.iter().sum(), metrics: Vec::new() })
+    }
+
+    /// Differentiates the first output of `loss` and adds the gradients to those gathered; returns all outputs as numbers.
+    fn accumulate(&mut self, model: &mut Model, mut loss: impl FnMut(&mut Model) -> Result<Vec<Array>>) -> Result<Vec<f32>> {
+        let weights = weights_of(model, &self.names)?;
+        let argnums: Vec<i32> = (0..weights.len() as i32).collect();
+        let names = &self.names;
+        let result = value_and_grad(
+            |inputs| {
+                model.set(names, inputs)?;
+                loss(model)
+            },
+            &weights,
+            &argnums,
+        );
+        // Whatever happened inside, the model holds real weights again.
+        model.set(&self.names, &weights)?;
+        let (values, gradients) = result?;
+        let gathered = match &self.gradients {
+            Some(before) => before.iter().zip(&gradients).map(|(before, new)| before.add(new)).collect::<Result<Vec<_>>>()?,
+            None => gradients.iter().map(|gradient| gradient.astype(Dtype::Float32)).collect::<Result<Vec<_>>>()?,
+        };
+        eval(&values.iter().chain(&gathered).collect::<Vec<_>>())?;
+        self.gradients = Some(gathered);
+        let values = values.iter().map(|value| value.astype(Dtype::Float32)?.reshape(&[1])).collect::<Result<Vec<_>>>()?;
+        ops::concatenate(&values, 0)?.to_vec()
+    }
+
+    /// Clips the gathered gradients, updates the weights and starts gathering anew.
+    pub fn step(&mut self, model: &mut Model, learning_rate: f64) -> Result<OptimizerStep> {
+        if !(learning_rate.is_finite() && learning_rate >= 0.) {
+            return Err(Error::Argument(format!("learningRate must be 0 or more, got {learning_rate}")));
+        }
+        let gradients = self
+            .gradients
+            .take()
+            .ok_or_else(|| Error::Argument("optimizerStep needs gradients; run a micro-step before it".into()))?;
+        let norm = global_norm(&gradients)?;
+        let grad_norm = norm.item()?;
+        if !grad_norm.is_finite() {
+            return Ok(OptimizerStep { grad_norm, skipped: true });
+        }
+        let scale = match self.options.max_grad_norm {
+            0. => Array::scalar(1.),
+            limit => clip_coefficient(&norm, limit as f64)?,
+        };
+        let weights = weights_of(model, &self.names)?;
+        self.optimizer.set_lr(learning_rate);
+        let updated = self.optimizer.update_scaled(&weights, &gradients, &scale)?;
+        // Nobody else may hold the old arrays while the new ones are computed: MLX then writes into them.
+        drop((weights, gradients));
+        eval(&updated.iter().cloned().chain(self.optimizer.state_arrays()).collect::<Vec<_>>())?;
+        model.set(&self.names, &updated)?;
+        Ok(OptimizerStep { grad_norm, skipped: false })
+    }
+
+    /// Forgets gradients gathered since the last update.
+    pub fn discard_gradients(&mut self) {
+        self.gradients = None;
+    }
+
+    /// The gradients gathered so far, by parameter name.
+    pub fn gradients(&self) -> Option<Vec<(&str, &Array)>> {
+        self.gradients.as_ref().map(|arrays| self.names.iter().map(String::as_str).zip(arrays).collect())
+    }
+
+    /// Optimizer state and reference weights as named arrays, for a checkpoint.
+    pub fn state(&self) -> Result<Vec<(String, Array)>> {
+        let step = i32::try_from(self.optimizer.step()).unwrap_or(i32::MAX);
+        let mut state = vec![(STEP.to_string(), Array::from_slice(&[step], &[1])?)];
+        state.extend(self.optimizer.state());
+        if let Reference::Weights(weights) = &self.reference {
+            state.extend(self.names.iter().zip(weights).map(|(name, weight)| (format!("{REFERENCE}{name}"), weight.clone())));
+        }
+        Ok(state)
+    }
+
+    /// Takes over what `state` gave. Nothing changes on an error.
+    pub fn load_state(&mut self, mut state: HashMap<String, Array>) -> Result<()> {
+        let step = match state.remove(STEP) {
+            Some(step) => step.to_i32()?,
+            None => return Err(Error::Argument(format!("the optimizer state has no '{STEP}'"))),
+        };
+        let &[step] = step.as_slice() else {
+            return Err(Error::Argument(format!("the optimizer state's '{STEP}' must be one number")));
+        };
+        let reference = match &self.reference {
+            Reference::Weights(weights) => {
+                let restored =
+                    self.names.iter().zip(weights).map(|(name, weight)| match state.remove(&format!("{REFERENCE}{name}")) {
+                        Some(saved) if saved.shape() == weight.shape() => Ok(saved),
+                        Some(saved) => {
+                            Err(Error::Shape(format!("the reference weight '{name}' is {saved:?}, the model's {weight:?}")))
+                        }
+                        None => Err(Error::Argument(format!("the optimizer state has no reference weight '{name}'"))),
+                    });
+                Some(restored.collect::<Result<Vec<_>>>()?)
+            }
+            Reference::None | Reference::AdapterOff => None,
+        };
+        self.optimizer.load_state(u64::try_from(step).unwrap_or(0), &state)?;
+        if let Some(weights) = reference {
+            self.reference = Reference::Weights(weights);
+        }
+        self.gradients = None;
+        Ok(())
+    }
+}
+
+/// The named weights of a model, in the order of the names.
+fn weights_of(model: &Model, names: &[String]) -> Result<Vec<Array>> {
+    let mut held: HashMap<String, Array> = model.parameters().into_iter().collect();
+    names
+        .iter()
+        .map(|name| held.remove(name).ok_or_else(|| Error::Internal(format!("the model no longer has the weight '{name}'"))))
+        .collect()
+}
