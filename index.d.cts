@@ -240,12 +240,15 @@ export declare class NativeTrainer {
   constructor(model: NativeModel, options?: TrainerOptions | undefined | null)
   /** Per-token log-probs of completions under `logits / temperature`, in float32. */
   logprobs(rows: Array<TrainRow>, options: LogprobOptions, cancel?: Cancel | undefined | null): Promise<LogprobResult>
-  /** Forward and backward of one micro-batch; gradients add up until `optimizerStep`. `options` are TRL's names in camelCase. */
+  /**
+   * Forward and backward of one micro-batch; gradients add up until `optimizerStep`. `options` are those of `grpoLoss` and
+   * `temperature` (1): log-probs are of `logits / temperature`.
+   */
   grpoMicroStep(batch: NativeGrpoBatch, options: object, cancel?: Cancel): Promise<MicroStepResult>
   /** Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`. */
-  sftMicroStep(rows: Array<SftRow>, numItemsInBatch: number, cancel?: Cancel | undefined | null): Promise<MicroStepResult>
+  sftMicroStep(rows: Array<SftRow>, options: SftOptions, cancel?: Cancel | undefined | null): Promise<MicroStepResult>
   /** Clips, updates and starts gathering anew. Gradients that are not finite change nothing and say `skipped`. */
-  optimizerStep(learningRate: number, cancel?: Cancel | undefined | null): Promise<OptimizerStepResult>
+  optimizerStep(options: OptimizerStepOptions, cancel?: Cancel | undefined | null): Promise<OptimizerStepResult>
   /** Writes optimizer state (and reference weights) as `optimizer.safetensors` into an existing folder. */
   save(dir: string): Promise<void>
   /** Takes over what `save` wrote. */
@@ -484,8 +487,10 @@ export interface NativeGrpoBatch {
   samplingLogprobs?: Array<Array<number>>
   /** 1 where a token counts; all by default. */
   completionMask?: Array<Array<number>>
-  /** Log-probs are those of `logits / temperature`; 1 by default. */
-  temperature?: number
+}
+
+export interface OptimizerStepOptions {
+  learningRate: number
 }
 
 export interface OptimizerStepResult {
@@ -518,6 +523,11 @@ export declare function setCacheLimit(bytes: number): number
 /** Sets the memory limit; returns the old one. Bytes. */
 export declare function setMemoryLimit(bytes: number): number
 
+export interface SftOptions {
+  /** Marked tokens of the whole accumulation window. */
+  numItemsInBatch: number
+}
+
 /** A text; the tokens whose mask is 1 are learnt. */
 export interface SftRow {
   ids: Array<number>
@@ -533,8 +543,8 @@ export interface TrainerOptions {
   weightDecay?: number
   /** Gradients are scaled down to this global norm; 1 by default, 0 is off. */
   maxGradNorm?: number
-  /** Keep a reference policy for KL. */
-  reference?: boolean
+  /** Above 0 a reference policy is kept for the KL penalty: the adapter switched off, or a copy of the weights as they are now. */
+  beta?: number
   /** Recompute layers in the backward pass: less memory, a third more time. */
   gradientCheckpointing?: boolean
   /** Tokens that go through the head at a time; by default it follows from the size of the vocabulary. */

@@ -28,8 +28,8 @@ pub struct TrainerOptions {
     pub weight_decay: Option<f64>,
     /// Gradients are scaled down to this global norm; 1 by default, 0 is off.
     pub max_grad_norm: Option<f64>,
-    /// Keep a reference policy for KL.
-    pub reference: Option<bool>,
+    /// Above 0 a reference policy is kept for the KL penalty: the adapter switched off, or a copy of the weights as they are now.
+    pub beta: Option<f64>,
     /// Recompute layers in the backward pass: less memory, a third more time.
     pub gradient_checkpointing: Option<bool>,
     /// Tokens that go through the head at a time; by default it follows from the size of the vocabulary.
@@ -78,8 +78,6 @@ pub struct NativeGrpoBatch {
     pub sampling_logprobs: Option<Vec<Vec<f64>>>,
     /// 1 where a token counts; all by default.
     pub completion_mask: Option<Vec<Vec<i32>>>,
-    /// Log-probs are those of `logits / temperature`; 1 by default.
-    pub temperature: Option<f64>,
 }
 
 /// A text; the tokens whose mask is 1 are learnt.
@@ -87,6 +85,17 @@ pub struct NativeGrpoBatch {
 pub struct SftRow {
     pub ids: Vec<i32>,
     pub mask: Vec<i32>,
+}
+
+#[napi(object)]
+pub struct SftOptions {
+    /// Marked tokens of the whole accumulation window.
+    pub num_items_in_batch: f64,
+}
+
+#[napi(object)]
+pub struct OptimizerStepOptions {
+    pub learning_rate: f64,
 }
 
 #[napi(object)]
@@ -170,7 +179,7 @@ impl NativeTrainer {
             adam_epsilon: None,
             weight_decay: None,
             max_grad_norm: None,
-            reference: None,
+            beta: None,
             gradient_checkpointing: None,
             logits_chunk_size: None,
         });
@@ -184,7 +193,7 @@ impl NativeTrainer {
         let options = StepOptions {
             optimizer,
             max_grad_norm: options.max_grad_norm.unwrap_or(1.) as f32,
-            reference: options.reference.unwrap_or(false),
+            reference: options.beta.unwrap_or(0.) > 0.,
             checkpoint_layers: options.gradient_checkpointing.unwrap_or(false),
             logits_chunk: options.logits_chunk_size.unwrap_or(0).min(i32::MAX as u32) as i32,
         };
@@ -230,7 +239,8 @@ impl NativeTrainer {
         )
     }
 
-    /// Forward and backward of one micro-batch; gradients add up until `optimizerStep`. `options` are TRL's names in camelCase.
+    /// Forward and backward of one micro-batch; gradients add up until `optimizerStep`. `options` are those of `grpoLoss` and
+    /// `temperature` (1): log-probs are of `logits / temperature`.
     #[napi(
         ts_args_type = "batch: NativeGrpoBatch, options: object, cancel?: Cancel",
         ts_return_type = "Promise<MicroStepResult>"
@@ -239,12 +249,18 @@ impl NativeTrainer {
         &self,
         env: &'env Env,
         batch: NativeGrpoBatch,
-        options: serde_json::Value,
+        mut options: serde_json::Value,
         cancel: Option<&Cancel>,
     ) -> js::Result<Object<'env>> {
         let (model, trainer, cancel) = (self.model.clone(), self.trainer.clone(), flag(cancel));
+        let temperature = options.as_object_mut().and_then(|options| options.shift_remove("temperature"));
+        let temperature = match temperature {
+            None | Some(serde_json::Value::Null) => 1.,
+            Some(value) => {
+                value.as_f64().ok_or_else(|| Error::Argument(format!("temperature must be a number, got {value}")))? as f32
+            }
+        };
         let options = LossOptions::from_json(options)?;
-        let temperature = batch.temperature.unwrap_or(1.) as f32;
         let batch = GrpoBatch {
             rows: batch.rows.into_iter().map(Into::into).collect(),
             advantages: batch.advantages.into_iter().map(|value| value as f32).collect(),
@@ -269,7 +285,7 @@ impl NativeTrainer {
         &self,
         env: &'env Env,
         rows: Vec<SftRow>,
-        num_items_in_batch: f64,
+        options: SftOptions,
         cancel: Option<&Cancel>,
     ) -> js::Result<Object<'env>> {
         let (model, trainer, cancel) = (self.model.clone(), self.trainer.clone(), flag(cancel));
@@ -281,7 +297,7 @@ impl NativeTrainer {
             env,
             move || {
                 cancel.check()?;
-                with(&model, &trainer, |trainer, model| trainer.supervised(model, &rows, num_items_in_batch as f32))
+                with(&model, &trainer, |trainer, model| trainer.supervised(model, &rows, options.num_items_in_batch as f32))
             },
             MicroStepResult::from,
         )
@@ -289,13 +305,18 @@ impl NativeTrainer {
 
     /// Clips, updates and starts gathering anew. Gradients that are not finite change nothing and say `skipped`.
     #[napi(ts_return_type = "Promise<OptimizerStepResult>")]
-    pub fn optimizer_step<'env>(&self, env: &'env Env, learning_rate: f64, cancel: Option<&Cancel>) -> js::Result<Object<'env>> {
+    pub fn optimizer_step<'env>(
+        &self,
+        env: &'env Env,
+        options: OptimizerStepOptions,
+        cancel: Option<&Cancel>,
+    ) -> js::Result<Object<'env>> {
         let (model, trainer, cancel) = (self.model.clone(), self.trainer.clone(), flag(cancel));
         promise::once(
             env,
             move || {
                 cancel.check()?;
-                with(&model, &trainer, |trainer, model| trainer.step(model, learning_rate))
+                with(&model, &trainer, |trainer, model| trainer.step(model, options.learning_rate))
             },
             |step| OptimizerStepResult { grad_norm: step.grad_norm as f64, skipped: step.skipped },
         )
