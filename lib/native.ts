@@ -37,15 +37,24 @@ export function native(): NativeModule {
   }
 }
 
+/** Texts of the generated loader that say nothing about this machine. */
+const noise = /npm has a bug|wasi/;
+
 function loadFailure(root: string, error: unknown): string {
-  const reasons = new Set<string>();
-  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
-    reasons.add(cause.message.split('\n')[0] ?? '');
-  const text = [...reasons].join('; ');
-  const cure = /libmlx|libcu|libnv|cannot open shared object|image not found/i.test(text)
-    ? `A shared library that the addon needs was not found. Run 'npx mlx-node doctor' for details, or 'npm run build' in ${root} to fetch MLX again.`
-    : /Cannot find (native binding|module)/i.test(text)
-      ? `There is no addon for ${process.platform}-${process.arch} here. Run 'npm run build' in ${root}; if the package was installed from a registry, remove node_modules and package-lock.json and run 'npm install' again, because npm may have skipped the optional platform package.`
-      : `Run 'npm run build' in ${root} to build it for this machine (${process.platform}-${process.arch}, Node ${process.version}).`;
-  return `mlx-node: the native addon could not be loaded: ${errorText(error).split('\n')[0]}\n  reason: ${text}\n  ${cure}`;
+  const reasons: string[] = [];
+  for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+    const line = cause.message.split('\n')[0] ?? '';
+    if (!noise.test(line) && !reasons.includes(line)) reasons.push(line);
+  }
+  const text = reasons.join('; ') || errorText(error);
+  const here = `${process.platform}-${process.arch}`;
+  let cure = `Run 'npm run build' in ${root} to build it for this machine (${here}, Node ${process.version}).`;
+  if (/cannot open shared object|Library not loaded|image not found/i.test(text)) {
+    cure = `A shared library that the addon needs was not found. Run 'npm run build' in ${root} to fetch MLX again, and look at 'npx mlx-node doctor'.`;
+  } else if (/^Cannot find module/m.test(text)) {
+    cure =
+      `There is no addon for ${here}. Run 'npm run build' in ${root}; if the package came from a registry, remove ` +
+      'node_modules and package-lock.json and install again, because npm may have skipped the optional platform package.';
+  }
+  return `mlx-node: the native addon could not be loaded: ${text}\n  ${cure}`;
 }

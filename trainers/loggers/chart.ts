@@ -16,7 +16,10 @@ export interface ChartOptions {
   fromZero?: boolean;
   /** Fill the space under stacked series. */
   stacked?: boolean;
-  format?: (value: number) => string;
+  /** Draw a moving average over long series. Default true. */
+  average?: boolean;
+  /** Follows every value, as in '1.5 s'. */
+  unit?: string;
 }
 
 const width = 460;
@@ -96,7 +99,8 @@ function range(values: number[], fromZero: boolean): [number, number] {
 
 /** A figure with the chart, its title, and a legend where there are several series. Empty text when there is nothing to draw. */
 export function lineChart(options: ChartOptions): string {
-  const { title, note, fromZero = false, stacked = false, format = formatNumber } = options;
+  const { title, note, fromZero = false, stacked = false, average = true, unit = '' } = options;
+  const format = (value: number): string => formatNumber(value) + unit;
   const present = options.series.filter(({ points }) => points.length > 0);
   if (present.length === 0) return '';
   const drawn = present.map(({ name, points }) => ({ name, points: downsample(points) }));
@@ -123,10 +127,10 @@ export function lineChart(options: ChartOptions): string {
       (x) =>
         `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 8}" text-anchor="middle">${formatNumber(x)}</text>`,
     );
-  const lines = stacked ? areas(tops, path, py(0)) : drawn.map(({ points }, i) => line(points, i, path));
+  const lines = stacked ? areas(tops, path, py(0)) : drawn.map(({ points }, i) => line(points, i, path, average));
   const data = present.map(({ name, points }) => ({
     name,
-    points: downsample(points).map(([x, y]) => [x, y, format(y)]),
+    points: downsample(points).map(([x, y]) => [Math.round(x), Number(y.toPrecision(4))]),
   }));
   const scale = {
     lowX,
@@ -142,7 +146,7 @@ export function lineChart(options: ChartOptions): string {
       : `<div class="legend">${present.map(({ name }, i) => `<span><i class="s${i % 8}"></i>${escapeHtml(name)}</span>`).join('')}</div>`;
   const last = present.length === 1 ? `<b>${escapeHtml(format(present[0]!.points.at(-1)![1]))}</b>` : '';
   return (
-    `<figure class="chart" data-chart="${escapeHtml(JSON.stringify({ scale, data }))}"><figcaption><span>${escapeHtml(title)}</span>${last}</figcaption>` +
+    `<figure class="chart" data-chart="${escapeHtml(JSON.stringify({ scale, unit, data }))}"><figcaption><span>${escapeHtml(title)}</span>${last}</figcaption>` +
     `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(title)}">${grid.join('')}${steps.join('')}${lines.join('')}` +
     `<line class="cursor" y1="${margin.top}" y2="${height - margin.bottom}"/></svg>${legend}` +
     `${note === undefined ? '' : `<p class="note">${escapeHtml(note)}</p>`}</figure>`
@@ -157,10 +161,15 @@ function xRange(series: readonly Series[]): [number, number] {
 }
 
 /** One series; a long one is drawn faint, with its moving average on top. */
-function line(points: readonly Point[], i: number, path: (points: readonly Point[]) => string): string {
+function line(
+  points: readonly Point[],
+  i: number,
+  path: (points: readonly Point[]) => string,
+  average: boolean,
+): string {
   const color = `s${i % 8}`;
   if (points.length === 1) return `<path class="line dot ${color}" d="${path(points)}h0.01"/>`;
-  if (points.length < 25) return `<path class="line ${color}" d="${path(points)}"/>`;
+  if (!average || points.length < 25) return `<path class="line ${color}" d="${path(points)}"/>`;
   const span = Math.max(5, Math.round(points.length / 20));
   return `<path class="line faint ${color}" d="${path(points)}"/><path class="line ${color}" d="${path(smooth(points, span))}"/>`;
 }

@@ -26,7 +26,7 @@ svg{display:block;width:100%;height:auto;margin-top:6px;overflow:visible}
 .grid{stroke:var(--rule);stroke-width:1}
 .tick{fill:var(--soft);font-size:11px;font-variant-numeric:tabular-nums}
 .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.line.faint{opacity:.28;stroke-width:1.2}.line.dot{stroke-width:7}
-.area{stroke:none;opacity:.85}
+.area{stroke:none}
 .cursor{stroke:var(--soft);stroke-dasharray:3 3;visibility:hidden}
 ${Array.from({ length: 8 }, (_, i) => `.line.s${i}{stroke:var(--s${i})}.area.s${i}{fill:var(--s${i})}i.s${i}{background:var(--s${i})}`).join('')}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:12.5px;color:var(--soft)}
@@ -50,19 +50,19 @@ footer{margin-top:28px;color:var(--soft);font-size:13px}
 /** Shows the values under the pointer. */
 export const reportScript = `
 for(const figure of document.querySelectorAll('figure.chart')){
-  const {scale,data}=JSON.parse(figure.dataset.chart),svg=figure.querySelector('svg'),cursor=svg.querySelector('.cursor');
+  const {scale,unit,data}=JSON.parse(figure.dataset.chart),svg=figure.querySelector('svg'),cursor=svg.querySelector('.cursor');
   const tip=figure.appendChild(Object.assign(document.createElement('div'),{className:'tip'}));
   svg.addEventListener('pointermove',event=>{
-    const box=svg.getBoundingClientRect(),unit=box.width/svg.viewBox.baseVal.width;
-    const at=((event.clientX-box.left)/unit-scale.left)/(scale.right-scale.left);
+    const box=svg.getBoundingClientRect(),pixel=box.width/svg.viewBox.baseVal.width;
+    const at=((event.clientX-box.left)/pixel-scale.left)/(scale.right-scale.left);
     const x=scale.lowX+Math.min(1,Math.max(0,at))*(scale.highX-scale.lowX);
     const near=points=>points.reduce((a,b)=>Math.abs(b[0]-x)<Math.abs(a[0]-x)?b:a);
     const step=near(data[0].points)[0],px=scale.left+(step-scale.lowX)/(scale.highX-scale.lowX)*(scale.right-scale.left);
     cursor.setAttribute('x1',px);cursor.setAttribute('x2',px);cursor.style.visibility='visible';
-    tip.textContent='step '+Math.round(step)+data.map(s=>'\\n'+(data.length>1?s.name+'  ':'')+near(s.points)[2]).join('');
+    tip.textContent='step '+step+data.map(s=>'\\n'+(data.length>1?s.name+'  ':'')+near(s.points)[1]+unit).join('');
     tip.style.display='block';
-    const left=svg.offsetLeft+px*unit+10;
-    tip.style.left=Math.min(left,figure.clientWidth-tip.offsetWidth-8)+'px';tip.style.top='44px';
+    const left=box.left-figure.getBoundingClientRect().left+px*pixel,room=left+tip.offsetWidth+18<figure.clientWidth;
+    tip.style.left=(room?left+10:Math.max(4,left-tip.offsetWidth-10))+'px';tip.style.top='44px';
   });
   svg.addEventListener('pointerleave',()=>{cursor.style.visibility='hidden';tip.style.display='none'});
 }

@@ -128,7 +128,7 @@ function keysLike(rows: readonly Row[], pattern: RegExp): string[] {
 }
 
 const meanOf = (points: readonly Point[]): number => points.reduce((sum, [, y]) => sum + y, 0) / points.length;
-const percent = (value: number): string => `${formatNumber(value * 100)} %`;
+const percent = (value: number): string => `${(value * 100).toFixed(1)} %`;
 const rewardName = (key: string): string => key.replace(/^(eval_)?rewards\//, '').replace(/\/mean$/, '');
 const scoreText = (value: number | null): string => (value === null ? '–' : formatNumber(value));
 
@@ -147,7 +147,7 @@ function tiles(rows: readonly Row[]): string {
     tile('Evaluation reward', 'eval_reward', formatNumber, true),
     tile('Completion length', 'completions/mean_length', formatNumber, true),
     tile('Cut off', 'completions/clipped_ratio', percent, true),
-    tile('Groups that teach nothing', 'frac_reward_zero_std', percent, true),
+    tile('Idle groups', 'frac_reward_zero_std', percent, true),
     tile('Seconds a step', 'step_time'),
     tile('Tokens a second', 'tokens_per_second'),
     tile('Peak memory', 'peak_memory_gb', (value) => `${formatNumber(value)} GB`),
@@ -201,12 +201,12 @@ function charts(rows: readonly Row[]): string {
       fromZero: true,
     }),
     one('Loss', 'loss', rewards.length > 0 ? 'Near 0 by construction; it does not measure progress.' : undefined),
-    one('Learning rate', 'learning_rate', undefined, true),
+    lineChart({ title: 'Learning rate', series: [series(rows, 'learning_rate')], fromZero: true, average: false }),
     lineChart({
       title: 'Time a step',
       series: times.map((key) => series(rows, key, key.slice('time/'.length).replace('_', ' '))),
       stacked: true,
-      format: (value) => `${formatNumber(value)} s`,
+      unit: ' s',
     }),
     one('Tokens a second', 'tokens_per_second', 'Sampled tokens over the whole time of a step.', true),
   ].join('');
