@@ -8,6 +8,19 @@ export type { GenerateChunk, GenerateResult, Timings, Usage } from './stream.js'
 export { Tokenizer } from './tokenizer.js';
 export type { ChatTemplateOptions, Message } from './tokenizer.js';
 export { readJsonl } from './data.js';
+export {
+  applyMinP,
+  applyRepetitionPenalty,
+  applyTopK,
+  applyTopP,
+  computeAdvantages,
+  computeEntropy,
+  computeImportanceRatios,
+  grpoLoss,
+  grpoLossAndGrad,
+  MxArray,
+  selectiveLogSoftmax,
+} from './array.js';
 export { buildInfo, clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit } from './memory.js';
 export type { BatchProgress, BuildInfo, FinishReason, LoraOptions, MemoryStats } from './native-types.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { guard, MlxError, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, writeFolder } from './files.js';
 import { native } from './native.js';
-import type { BatchProgress, FinishReason, LoraOptions, NativeArray, NativeModel } from './native-types.js';
+import type { BatchProgress, FinishReason, LoraOptions, MxArray, NativeModel } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
@@ -163,7 +163,7 @@ export class LanguageModel {
   }
 
   /** Logits [B, T, V] of `inputIds` [B, T]. */
-  forward(inputIds: NativeArray): NativeArray {
+  forward(inputIds: MxArray): MxArray {
     return guard(() => this.handle.forward(inputIds));
   }
 
@@ -217,7 +217,7 @@ export class LanguageModel {
   }
 
   /** Names and arrays of all parameters, under the checkpoint's names. */
-  parameters(): Map<string, NativeArray> {
+  parameters(): Map<string, MxArray> {
     return guard(() => new Map(this.handle.parameterNames().map((name) => [name, this.handle.parameter(name)])));
   }
 

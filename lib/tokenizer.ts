@@ -21,9 +21,11 @@ export interface ChatTemplateOptions {
   addGenerationPrompt?: boolean;
   /** Qwen3: false asks for an answer without a `<think>` part. */
   enableThinking?: boolean;
-  /** Further variables of the template. */
+  /** Further variables of the template; `likeThis` reaches it as `like_this`. */
   [variable: string]: unknown;
 }
+
+const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 /** Text to token ids and back, with the chat template of the checkpoint. */
 export class Tokenizer {
@@ -57,9 +59,12 @@ export class Tokenizer {
 
   /** The conversation as one string, through the checkpoint's chat template. */
   applyChatTemplate(messages: readonly Message[], options: ChatTemplateOptions = {}): string {
-    const { addGenerationPrompt = true, ...rest } = options;
+    const variables = Object.entries({ addGenerationPrompt: true, ...options }).map(([key, value]) => [
+      snakeCase(key),
+      value,
+    ]);
     return guard(() =>
-      this.#native.applyChatTemplate(JSON.stringify(messages), JSON.stringify({ addGenerationPrompt, ...rest })),
+      this.#native.applyChatTemplate(JSON.stringify(messages), JSON.stringify(Object.fromEntries(variables))),
     );
   }
 

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type {
-  GrpoMicroBatch,
+  NativeGrpoBatch,
   NativeBatchResult,
   NativeCancel,
   NativeGenerateOptions,
@@ -12,7 +12,7 @@ import type {
 
 /** Calls that the fake has seen, for tests to look at; cleared by `resetFake`. */
 export const calls: {
-  microSteps: { batch: GrpoMicroBatch; options: NativeLossOptions }[];
+  microSteps: { batch: NativeGrpoBatch; options: NativeLossOptions }[];
   logprobs: boolean[];
   closed: number;
 } = {
@@ -164,7 +164,7 @@ class FakeTrainer {
     return { logprobs: rows.map((row) => row.completionIds.map((id) => -id / 100)) };
   }
 
-  async grpoMicroStep(batch: GrpoMicroBatch, options: NativeLossOptions, cancel?: NativeCancel) {
+  async grpoMicroStep(batch: NativeGrpoBatch, options: NativeLossOptions, cancel?: NativeCancel) {
     await pause();
     throwIfCancelled(cancel);
     if (faults.microStep !== undefined) throw faults.microStep;
@@ -174,13 +174,13 @@ class FakeTrainer {
     return { loss: gradient, tokens: 1, metrics: { entropy: 2 } };
   }
 
-  async sftMicroStep(rows: { ids: number[]; mask: number[] }[], options: { numItemsInBatch: number }) {
+  async sftMicroStep(rows: { ids: number[]; mask: number[] }[], numItemsInBatch: number) {
     this.#gradient += rows.length;
     const tokens = rows.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
-    return { loss: tokens / options.numItemsInBatch, tokens };
+    return { loss: tokens / numItemsInBatch, tokens };
   }
 
-  async optimizerStep({ learningRate }: { learningRate: number }) {
+  async optimizerStep(learningRate: number) {
     const gradNorm = faults.gradNorm ?? Math.abs(this.#gradient);
     const skipped = !Number.isFinite(gradNorm);
     if (!skipped) {
@@ -199,7 +199,7 @@ class FakeTrainer {
     this.#momentum = readWeights(join(dir, 'optimizer.safetensors'))[0]!;
   }
 
-  discardGradients(): void {
+  async discardGradients(): Promise<void> {
     this.#gradient = 0;
   }
 
@@ -211,10 +211,8 @@ const tokenizer = {
   decode: (ids: number[]) => String.fromCharCode(...ids.filter((id) => id !== 0)),
   applyChatTemplate: (messagesJson: string, optionsJson: string) => {
     const messages = JSON.parse(messagesJson) as { role: string; content: string }[];
-    const { addGenerationPrompt } = JSON.parse(optionsJson) as { addGenerationPrompt: boolean };
-    return (
-      messages.map(({ role, content }) => `<${role}>${content}`).join('') + (addGenerationPrompt ? '<assistant>' : '')
-    );
+    const { add_generation_prompt: open } = JSON.parse(optionsJson) as { add_generation_prompt: boolean };
+    return messages.map(({ role, content }) => `<${role}>${content}`).join('') + (open ? '<assistant>' : '');
   },
   decodeStream: () => ({ push: (id: number) => (id === 0 ? '' : String.fromCharCode(id)), finish: () => '' }),
   eosTokenIds: [0],
@@ -223,7 +221,7 @@ const tokenizer = {
   hasChatTemplate: true,
 };
 
-const fake: NativeModule = {
+const fake = {
   Cancel,
   buildInfo: () => ({ flavour: 'cpu', device: 'cpu', mlxVersion: '0.0', blas: 'fake', compileAvailable: true }),
   memoryStats: () => ({ active: 0, cache: 0, peak: 2e9, limit: 4e9 }),
@@ -233,13 +231,13 @@ const fake: NativeModule = {
   setMemoryLimit: () => {},
   NativeTokenizer: { load: async () => tokenizer },
   NativeModel: {
-    load: async (dir) => {
+    load: async (dir: string) => {
       const file = join(dir, 'model.safetensors');
       return new FakeModel(existsSync(file) ? readWeights(file) : [1, 2, 3, 4]);
     },
   },
-  NativeTrainer: FakeTrainer as unknown as NativeModule['NativeTrainer'],
-  computeAdvantages: (rewards, { numGenerations }) => {
+  NativeTrainer: FakeTrainer,
+  computeAdvantages: (rewards: number[][], { numGenerations }: { numGenerations: number }) => {
     const sums = rewards.map((row) => row.reduce((a, b) => a + (Number.isNaN(b) ? 0 : b), 0));
     const advantages = sums.map((value, i) => {
       const start = i - (i % numGenerations);
@@ -250,4 +248,4 @@ const fake: NativeModule = {
   },
 };
 
-export const native = (): NativeModule => fake;
+export const native = (): NativeModule => fake as unknown as NativeModule;

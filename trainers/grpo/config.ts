@@ -65,17 +65,17 @@ export const grpoConfigSchema = z.strictObject({
   /** Upper clip 1 + epsilonHigh; for 'cispo' the cap of the weight itself (paper: 5). */
   epsilonHigh: positive.optional(),
   /** Cap of the unclipped ratio (two-sided clipping). */
-  delta: positive.optional(),
+  delta: z.number().min(1).optional(),
   lossType: z.enum(['dapo', 'grpo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', 'luspo', 'vespo']).default('dapo'),
   /** 'sequence' is GSPO. */
   importanceSamplingLevel: z.enum(['token', 'sequence']).default('token'),
   /** Multiply the KL term by the ratio, which makes its gradient the true one. */
   useBiasCorrectionKl: z.boolean().default(true),
   /** Sequences with negative advantage that drifted further than this from the sampler are dropped. */
-  offPolicyMaskThreshold: positive.optional(),
+  offPolicyMaskThreshold: z.number().optional(),
   /** Train only on this share of tokens with the highest entropy; 1 is off. */
   topEntropyQuantile: share.default(1),
-  entropyCoef: z.number().default(0),
+  entropyCoef: notNegative.default(0),
   sapoTemperatureNeg: positive.default(1.05),
   sapoTemperaturePos: positive.default(1),
   vespoKPos: positive.default(2),

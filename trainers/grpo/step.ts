@@ -1,10 +1,11 @@
 import { guard } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import type {
-  GrpoMicroBatch,
+  NativeGrpoBatch,
   NativeCancel,
   NativeLossOptions,
   NativeTrainer,
+  NativeTrainerOptions,
   TrainRow,
 } from '../../lib/native-types.js';
 import { needsOldLogprobs } from './config.js';
@@ -78,7 +79,12 @@ export class GRPOStep {
   }
 
   async #logprobs(round: Round, reference: boolean, cancel: NativeCancel | undefined): Promise<number[][]> {
-    const wanted = round.rows.map((_, i) => i).filter((i) => !this.#isIdle(round, i));
+    const length = (i: number): number => round.rows[i]!.promptIds.length + round.rows[i]!.completionIds.length;
+    // Rows of similar length side by side waste the least padding.
+    const wanted = round.rows
+      .map((_, i) => i)
+      .filter((i) => !this.#isIdle(round, i))
+      .toSorted((a, b) => length(b) - length(a));
     const rows = wanted.map((i) => round.rows[i]!);
     if (rows.length === 0) return round.rows.map((row) => row.completionIds.map(() => 0));
     const { logprobs } = await this.#trainer.logprobs(
@@ -107,9 +113,10 @@ export class GRPOStep {
     const all = round.order.slice(slice * size, (slice + 1) * size);
     const { chosen, scale } = this.#select(round, all);
     const pick = (values: number[][] | undefined): number[][] | undefined => values && chosen.map((i) => values[i]!);
-    const batch: GrpoMicroBatch = {
+    const batch: NativeGrpoBatch = {
       rows: chosen.map((i) => round.rows[i]!),
       advantages: chosen.map((i) => round.advantages[i]! * scale),
+      temperature: this.#config.temperature,
     };
     const oldLogprobs = pick(round.oldLogprobs);
     const refLogprobs = pick(round.refLogprobs);
@@ -153,7 +160,6 @@ export class GRPOStep {
       ...(config.offPolicyMaskThreshold === undefined ? {} : { offPolicyMaskThreshold: config.offPolicyMaskThreshold }),
       beta: config.beta,
       useBiasCorrectionKl: config.useBiasCorrectionKl,
-      temperature: config.temperature,
       maxCompletionLength: config.maxCompletionLength,
       numItemsInBatch: round.numItemsInBatch,
       gradientAccumulationSteps: windowSize,
@@ -171,22 +177,19 @@ export class GRPOStep {
 
   /** Clips the summed gradients and takes one AdamW step; non-finite gradients leave everything as it was. */
   async optimizerStep(learningRate: number): Promise<{ gradNorm: number; skipped: boolean }> {
-    return await this.#trainer.optimizerStep({ learningRate });
+    return await this.#trainer.optimizerStep(learningRate);
   }
 }
 
 /** The optimizer's options as a config states them. */
-export function trainerOptions(
-  config: ResolvedGRPOConfig,
-): ConstructorParameters<ReturnType<typeof native>['NativeTrainer']>[1] {
+export function trainerOptions(config: ResolvedGRPOConfig): NativeTrainerOptions {
   return {
-    learningRate: config.learningRate,
     adamBeta1: config.adamBeta1,
     adamBeta2: config.adamBeta2,
     adamEpsilon: config.adamEpsilon,
     weightDecay: config.weightDecay,
     maxGradNorm: config.maxGradNorm,
-    beta: config.beta,
+    reference: config.beta !== 0,
     gradientCheckpointing: config.gradientCheckpointing,
   };
 }

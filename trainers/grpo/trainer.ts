@@ -194,6 +194,7 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
     if (Number.isFinite(loss)) this.#metrics.add('loss', loss);
     if (Number.isFinite(gradNorm)) this.#metrics.add('grad_norm', gradNorm);
     this.#metrics.add('learning_rate', learningRate);
+    if (this.config.entropyCoef !== 0) this.#metrics.add('entropy_coef', this.config.entropyCoef);
     this.#metrics.add('step_time', seconds(began));
     this.#metrics.endStep();
   }
@@ -352,7 +353,7 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
   async #rescue(trainer: NativeTrainer, error: unknown): Promise<void> {
     if (MlxError.isInstance(error, 'ERR_MLX_SAVE') || this.#model.disposed) return;
     try {
-      trainer.discardGradients();
+      await trainer.discardGradients();
       await this.#save(trainer);
     } catch (saveFailure) {
       const text = saveFailure instanceof Error ? saveFailure.message : String(saveFailure);
