@@ -38,6 +38,7 @@ export interface NativeLossOptions {
   vespoLambdaPos: number;
   vespoKNeg: number;
   vespoLambdaNeg: number;
+  temperature: number;
   maxCompletionLength: number;
   numItemsInBatch: number;
   gradientAccumulationSteps: number;

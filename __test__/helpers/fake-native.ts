@@ -174,13 +174,13 @@ class FakeTrainer {
     return { loss: gradient, tokens: 1, metrics: { entropy: 2 } };
   }
 
-  async sftMicroStep(rows: { ids: number[]; mask: number[] }[], numItemsInBatch: number) {
+  async sftMicroStep(rows: { ids: number[]; mask: number[] }[], { numItemsInBatch }: { numItemsInBatch: number }) {
     this.#gradient += rows.length;
     const tokens = rows.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
     return { loss: tokens / numItemsInBatch, tokens };
   }
 
-  async optimizerStep(learningRate: number) {
+  async optimizerStep({ learningRate }: { learningRate: number }) {
     const gradNorm = faults.gradNorm ?? Math.abs(this.#gradient);
     const skipped = !Number.isFinite(gradNorm);
     if (!skipped) {

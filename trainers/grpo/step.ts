@@ -116,7 +116,6 @@ export class GRPOStep {
     const batch: NativeGrpoBatch = {
       rows: chosen.map((i) => round.rows[i]!),
       advantages: chosen.map((i) => round.advantages[i]! * scale),
-      temperature: this.#config.temperature,
     };
     const oldLogprobs = pick(round.oldLogprobs);
     const refLogprobs = pick(round.refLogprobs);
@@ -160,6 +159,7 @@ export class GRPOStep {
       ...(config.offPolicyMaskThreshold === undefined ? {} : { offPolicyMaskThreshold: config.offPolicyMaskThreshold }),
       beta: config.beta,
       useBiasCorrectionKl: config.useBiasCorrectionKl,
+      temperature: config.temperature,
       maxCompletionLength: config.maxCompletionLength,
       numItemsInBatch: round.numItemsInBatch,
       gradientAccumulationSteps: windowSize,
@@ -177,7 +177,7 @@ export class GRPOStep {
 
   /** Clips the summed gradients and takes one AdamW step; non-finite gradients leave everything as it was. */
   async optimizerStep(learningRate: number): Promise<{ gradNorm: number; skipped: boolean }> {
-    return await this.#trainer.optimizerStep(learningRate);
+    return await this.#trainer.optimizerStep({ learningRate });
   }
 }
 
@@ -189,7 +189,7 @@ export function trainerOptions(config: ResolvedGRPOConfig): NativeTrainerOptions
     adamEpsilon: config.adamEpsilon,
     weightDecay: config.weightDecay,
     maxGradNorm: config.maxGradNorm,
-    reference: config.beta !== 0,
+    beta: config.beta,
     gradientCheckpointing: config.gradientCheckpointing,
   };
 }

@@ -108,10 +108,11 @@ export class SFTTrainer {
         const numItemsInBatch = window.flat().reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
         let stepLoss = 0;
         for (const rows of window) {
-          stepLoss += (await withSignal(signal, (cancel) => trainer.sftMicroStep(rows, numItemsInBatch, cancel))).loss;
+          stepLoss += (await withSignal(signal, (cancel) => trainer.sftMicroStep(rows, { numItemsInBatch }, cancel)))
+            .loss;
         }
         const learningRate = learningRateAt(step, { ...config, totalSteps });
-        const { gradNorm } = await withSignal(undefined, () => trainer.optimizerStep(learningRate));
+        const { gradNorm } = await withSignal(undefined, () => trainer.optimizerStep({ learningRate }));
         losses.push(stepLoss);
         this.#loggers.progress({ step, totalSteps, phase: 'train', fraction: 1, detail: '' });
         if ((step + 1) % config.loggingSteps === 0 || step + 1 === totalSteps) {
