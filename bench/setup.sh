@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Makes bench/.venv with the peers, from PyPI, at the versions that the published numbers were measured with. About 5 GB, most of it
+# the CUDA libraries that torch's Linux package brings.
+# PYTHON names the Python to use (3.10 or newer; default python3).
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; set PYTHON to one." >&2; exit 1; }
+"$python" -m venv .venv
+.venv/bin/pip install --quiet --upgrade pip
+if [ "$(uname)" = Darwin ]; then mlx="mlx==0.32.4"; else mlx="mlx[cpu]==0.32.4"; fi
+.venv/bin/pip install --quiet "$mlx" mlx-lm==0.32.2 numpy==2.4.6 torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2 accelerate==1.15.0 datasets==5.2.0
+.venv/bin/pip list 2>/dev/null | grep -iE '^(mlx|mlx-lm|numpy|torch|transformers|trl) '
