@@ -1,4 +1,4 @@
-import type * as addon from '#native';
+import type * as addon from 'mlx-node/native';
 import { native } from './native.js';
 
 const loaded = native();

@@ -1,5 +1,5 @@
 /** The addon's types under short names; `index.d.cts` is generated from the Rust code. */
-import type * as addon from '#native';
+import type * as addon from 'mlx-node/native';
 
 export type NativeModule = typeof addon;
 export type NativeCancel = addon.Cancel;
