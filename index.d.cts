@@ -182,6 +182,8 @@ export declare class NativeGeneration {
 export declare class NativeModel {
   /** Loads a checkpoint folder (`config.json`, safetensors). `onProgress` gets bytes loaded and bytes in all. */
   static load(dir: string, options?: LoadModelOptions | undefined | null, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<NativeModel>
+  /** A model of random weights from a `config.json` text, for training from scratch. */
+  static create(configJson: string, seed?: number | undefined | null, dtype?: string | undefined | null): NativeModel
   get modelType(): string
   get dtype(): string
   /** `config.json` as it was read. */

@@ -15,7 +15,7 @@ pub use base::{CausalLm, Forward};
 pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
-pub use model::{LoadOptions, Model, load};
+pub use model::{LoadOptions, Model, init, load};
 pub use safetensors::{load_arrays, save_arrays};
 
 use crate::mlx::{Dtype, Result};

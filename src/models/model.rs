@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::lora::Adapter;
 use super::safetensors::Source;
 use super::weights::{self, read_json, write_json};
-use super::{ARCHITECTURES, CausalLm, ModelConfig};
-use crate::mlx::{Array, Dtype, Error, Result, device};
+use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig};
+use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};
 
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
@@ -38,6 +38,15 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     }
     let file = dir.join("config.json");
     let config_json = read_json(&file)?;
+    let (architecture, config) = parse(&config_json, &file)?;
+    let generation_file = dir.join("generation_config.json");
+    let generation_config = if generation_file.exists() { Some(read_json(&generation_file)?) } else { None };
+    let mut net = (architecture.build)(config, dtype)?;
+    weights::load(net.as_mut(), dir, dtype, progress)?;
+    Ok(Model { net, config_json, generation_config, dtype, adapter: None })
+}
+
+fn parse(config_json: &Value, file: &Path) -> Result<(&'static Architecture, ModelConfig)> {
     let model_type = config_json.get("model_type").and_then(Value::as_str).ok_or_else(|| {
         Error::Config(format!("{}: model_type is missing; it must name the architecture, as in \"qwen3\"", file.display()))
     })?;
@@ -45,12 +54,41 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
         let known: Vec<_> = ARCHITECTURES.iter().map(|known| known.model_type).collect();
         Error::UnsupportedModel { found: model_type.to_string(), known: known.join(", ") }
     })?;
-    let config = ModelConfig::parse(&config_json, &file, architecture.default_head_dim)?;
-    let generation_file = dir.join("generation_config.json");
-    let generation_config = if generation_file.exists() { Some(read_json(&generation_file)?) } else { None };
+    let config = ModelConfig::parse(config_json, file, architecture.default_head_dim)?;
+    Ok((architecture, config))
+}
+
+/// A model of random weights for training from scratch: normal with the configuration's `initializer_range` (0.02), as
+/// transformers initialises; norms are ones and biases zeros. `source` names the configuration in errors.
+pub fn init(config_json: Value, source: &Path, dtype: Dtype, seed: u64) -> Result<Model> {
+    let (architecture, config) = parse(&config_json, source)?;
+    let std = config_json.get("initializer_range").and_then(Value::as_f64).unwrap_or(0.02) as f32;
     let mut net = (architecture.build)(config, dtype)?;
-    weights::load(net.as_mut(), dir, dtype, progress)?;
-    Ok(Model { net, config_json, generation_config, dtype, adapter: None })
+    let mut key = random::key(seed)?;
+    let mut failed = None;
+    net.visit_mut("", &mut |name, weight| {
+        let fresh = || -> Result<(Array, Array)> {
+            let (next, current) = random::split(&key)?;
+            let shape = weight.shape().to_vec();
+            let values = match weight.ndim() {
+                1 if name.ends_with("bias") => ops::zeros(&shape, dtype)?,
+                1 => ops::ones(&shape, dtype)?,
+                _ => random::normal(0., std, &shape, Dtype::Float32, &current)?.astype(dtype)?,
+            };
+            Ok((next, values))
+        };
+        match fresh() {
+            Ok((next, values)) => {
+                key = next;
+                *weight = values;
+            }
+            Err(error) => failed = Some(error),
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Model { net, config_json, generation_config: None, dtype, adapter: None }),
+    }
 }
 
 impl Model {

@@ -1,6 +1,6 @@
 //! A loaded checkpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use napi::bindgen_prelude::{FnArgs, Function, Object};
@@ -153,6 +153,16 @@ impl NativeModel {
             },
             NativeModel::new,
         )
+    }
+
+    /// A model of random weights from a `config.json` text, for training from scratch.
+    #[napi(factory)]
+    pub fn create(config_json: String, seed: Option<f64>, dtype: Option<String>) -> js::Result<NativeModel> {
+        let config = serde_json::from_str(&config_json)
+            .map_err(|error| Error::Config(format!("the configuration is not JSON: {error}")))?;
+        let dtype = dtype.map_or(Ok(Dtype::Float32), |name| Dtype::parse(&name))?;
+        let model = models::init(config, Path::new("configuration"), dtype, seed.unwrap_or(0.) as u64)?;
+        Ok(NativeModel::new(model))
     }
 
     #[napi(getter)]
