@@ -49,7 +49,12 @@ function loadFailure(root: string, error: unknown): string {
   const text = reasons.join('; ') || errorText(error);
   const here = `${process.platform}-${process.arch}`;
   let cure = `Run 'npm run build' in ${root} to build it for this machine (${here}, Node ${process.version}).`;
-  if (/cannot open shared object|Library not loaded|image not found/i.test(text)) {
+  if (/lib(cuda|cudnn|cublas|cufft|nvrtc|nccl)[\w]*\.so/.test(text)) {
+    cure =
+      'The addon is built for CUDA. libcuda comes with the NVIDIA driver; the other libraries by ' +
+      "'mlx-c/scripts/cuda-libraries.sh', or put their folders on LD_LIBRARY_PATH (docs/cuda.md). " +
+      `For the CPU: 'MLX_NODE_FLAVOUR=cpu npm run build' in ${root}.`;
+  } else if (/cannot open shared object|Library not loaded|image not found/i.test(text)) {
     cure = `A shared library that the addon needs was not found. Run 'npm run build' in ${root} to fetch MLX again, and look at 'npx mlx-node doctor'.`;
   } else if (/^Cannot find module/m.test(text)) {
     cure =
