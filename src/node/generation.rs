@@ -15,6 +15,7 @@ use super::model::{NativeModel, SharedModel};
 use super::promise;
 use crate::generate::{self, BatchOutput, Decoder, SamplerOptions};
 use crate::mlx::{Error, Result};
+use crate::models::CausalLm;
 use crate::runtime;
 
 /// A rollout lets other work in after this long.
@@ -112,24 +113,34 @@ pub struct GenerationStats {
     pub decode_ms: f64,
 }
 
+/// A decoder is made on the owner thread: making one locks the model, which training may hold for long.
+enum Stage {
+    Waiting(Vec<Vec<i32>>, usize, generate::GenerateOptions),
+    Running(Box<Decoder>),
+}
+
+impl Stage {
+    fn start(self, net: &dyn CausalLm) -> Result<Box<Decoder>> {
+        match self {
+            Stage::Waiting(prompts, generations, options) => Ok(Box::new(Decoder::new(net, prompts, generations, options)?)),
+            Stage::Running(decoder) => Ok(decoder),
+        }
+    }
+}
+
 /// One generation: each `next()` gives at least one token, until a chunk has a finish reason.
 #[napi]
 pub struct NativeGeneration {
     model: SharedModel,
     /// Gone when closed, failed or finished.
-    decoder: Arc<Mutex<Option<Decoder>>>,
+    stage: Arc<Mutex<Option<Stage>>>,
     stats: Arc<Mutex<(u32, Duration, u32, Duration)>>,
 }
 
 impl NativeGeneration {
     pub(super) fn start(model: &NativeModel, prompt: Vec<i32>, options: GenerateOptions) -> Result<NativeGeneration> {
-        let shared = model.shared();
-        let options = options.resolve(model.eos())?;
-        let decoder = {
-            let guard = shared.lock()?;
-            Decoder::new(guard.net.as_ref(), vec![prompt], 1, options)?
-        };
-        Ok(NativeGeneration { model: shared, decoder: Arc::new(Mutex::new(Some(decoder))), stats: Arc::default() })
+        let stage = Stage::Waiting(vec![prompt], 1, options.resolve(model.eos())?);
+        Ok(NativeGeneration { model: model.shared(), stage: Arc::new(Mutex::new(Some(stage))), stats: Arc::default() })
     }
 }
 
@@ -138,13 +149,14 @@ impl NativeGeneration {
     /// The next tokens. After a cancelled or failed call the generation is closed.
     #[napi(ts_return_type = "Promise<GenerationChunk>")]
     pub fn next<'env>(&self, env: &'env Env, cancel: Option<&Cancel>) -> js::Result<Object<'env>> {
-        let (model, slot, stats, cancel) = (self.model.clone(), self.decoder.clone(), self.stats.clone(), flag(cancel));
+        let (model, slot, stats, cancel) = (self.model.clone(), self.stage.clone(), self.stats.clone(), flag(cancel));
         promise::once(
             env,
             move || {
                 let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let mut decoder = slot.take().ok_or(Error::Disposed("generation"))?;
+                let stage = slot.take().ok_or(Error::Disposed("generation"))?;
                 let model = model.lock()?;
+                let mut decoder = stage.start(model.net.as_ref())?;
                 let before = decoder.output().rows[0].tokens.len();
                 while decoder.output().rows[0].tokens.len() == before && !decoder.finished() {
                     decoder.step(model.net.as_ref(), &cancel)?;
@@ -159,7 +171,7 @@ impl NativeGeneration {
                 *stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
                     (output.prompt_tokens as u32, output.prefill, output.generated_tokens as u32, output.decode);
                 if row.finish.is_none() {
-                    *slot = Some(decoder);
+                    *slot = Some(Stage::Running(decoder));
                 }
                 Ok(chunk)
             },
@@ -182,7 +194,7 @@ impl NativeGeneration {
     /// Frees the cache. A `next()` under way ends first.
     #[napi]
     pub fn close(&self) {
-        let slot = self.decoder.clone();
+        let slot = self.stage.clone();
         runtime::spawn_once(move || drop(slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()));
     }
 }
@@ -262,19 +274,16 @@ pub(super) fn generate_batch<'env>(
         None => None,
     };
     let shared = model.shared();
-    let mut decoder = {
-        let guard = shared.lock()?;
-        Some(Decoder::new(guard.net.as_ref(), prompts, num_generations, options)?)
-    };
+    let mut stage = Some(Stage::Waiting(prompts, num_generations, options));
     promise::sliced(
         env,
         move || {
             let start = Instant::now();
             let model = shared.lock()?;
+            let mut running = stage.take().ok_or(Error::Disposed("generation"))?.start(model.net.as_ref())?;
             loop {
-                let running = decoder.as_mut().ok_or(Error::Disposed("generation"))?;
                 if !running.step(model.net.as_ref(), &cancel)? {
-                    return Ok(decoder.take().map(Decoder::into_output));
+                    return Ok(Some(running.into_output()));
                 }
                 if start.elapsed() > SLICE {
                     if let Some(report) = &report {
@@ -290,6 +299,7 @@ pub(super) fn generate_batch<'env>(
                             ThreadsafeFunctionCallMode::NonBlocking,
                         );
                     }
+                    stage = Some(Stage::Running(running));
                     return Ok(None);
                 }
             }
