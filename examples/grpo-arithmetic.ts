@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
   ConsoleLogger,
+  createModel,
   evaluate,
   exactAnswer,
   GRPOTrainer,
@@ -53,14 +54,14 @@ try {
   if (!values.resume) {
     const tiny = join(outputDir, 'tiny');
     writeTinyModel(tiny);
-    const model = await loadModel(tiny, { signal });
+    const model = await createModel(tiny);
     say('1. Learning sums from a bad teacher');
     await new SFTTrainer({
       model,
       dataset: lessons,
       config: {
-        maxSteps: 600,
-        perDeviceTrainBatchSize: 64,
+        maxSteps: 400,
+        perDeviceTrainBatchSize: 128,
         learningRate: 3e-3,
         warmupSteps: 50,
         lrSchedulerType: 'cosine',
@@ -93,15 +94,16 @@ try {
     rewards: right,
     config: {
       outputDir,
-      learningRate: 3e-4,
+      learningRate: 4e-4,
       lrSchedulerType: 'constant',
       numGenerations: 8,
-      perDeviceTrainBatchSize: 128,
+      perDeviceTrainBatchSize: 256,
       maxCompletionLength: 4,
-      maxSteps: 60,
-      evalSteps: 10,
+      maxSteps: 120,
+      evalSteps: 30,
+      evalOnStart: true,
       perDeviceEvalBatchSize: 200,
-      saveSteps: 20,
+      saveSteps: 40,
       saveTotalLimit: 2,
     },
     loggers: [new JsonlLogger(outputDir), new ReportLogger(outputDir), new ConsoleLogger()],

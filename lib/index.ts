@@ -1,6 +1,6 @@
 export { MlxError } from './errors.js';
 export type { MlxErrorCode } from './errors.js';
-export { LanguageModel, loadModel, Qwen2Model, Qwen3Model } from './model.js';
+export { createModel, LanguageModel, loadModel, Qwen2Model, Qwen3Model } from './model.js';
 export type { Completion, Dtype, GenerateBatchOptions, GenerateBatchResult, LoadOptions, Prompt } from './model.js';
 export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { guard, MlxError, wrapNativeError } from './errors.js';
+import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, writeFolder } from './files.js';
 import { native } from './native.js';
 import type { BatchProgress, FinishReason, LoraOptions, MxArray, NativeModel } from './native-types.js';
@@ -284,6 +284,17 @@ export class Qwen3Model extends LanguageModel {}
 
 const modelClasses: Record<string, typeof LanguageModel> = { qwen2: Qwen2Model, qwen3: Qwen3Model };
 
+/** The class of the model's type, with the folder's tokenizer where it has one. */
+async function withTokenizer(handle: NativeModel, path: string): Promise<LanguageModel> {
+  try {
+    const tokenizer = existsSync(join(path, 'tokenizer.json')) ? await Tokenizer.load(path) : null;
+    return new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path);
+  } catch (error) {
+    handle.dispose();
+    throw error;
+  }
+}
+
 /** @internal Loads only the weights of a folder. */
 export async function loadNativeModel(path: string, options: LoadOptions): Promise<NativeModel> {
   const { onProgress } = options;
@@ -295,6 +306,22 @@ export async function loadNativeModel(path: string, options: LoadOptions): Promi
       onProgress === undefined ? undefined : (loaded, total) => onProgress({ loaded, total }),
     ),
   );
+}
+
+/**
+ * A model of random weights, to be trained from nothing: `path` holds a config.json and a tokenizer, as a checkpoint folder does, but
+ * no weights.
+ */
+export async function createModel(
+  path: string,
+  options: { seed?: number; dtype?: 'float32' | 'bfloat16' | 'float16' } = {},
+): Promise<Qwen2Model | Qwen3Model> {
+  rejectUnknownKeys(options, ['seed', 'dtype'], 'createModel()');
+  const config = await readFile(join(path, 'config.json'), 'utf8').catch((error: unknown) => {
+    throw new MlxError('ERR_MLX_LOAD', `${path}: config.json cannot be read: ${errorText(error)}`, { cause: error });
+  });
+  const handle = guard(() => native().NativeModel.create(config, options.seed ?? 0, options.dtype ?? 'float32'));
+  return withTokenizer(handle, path);
 }
 
 /**
@@ -324,9 +351,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
         : `${path}: there is no config.json, so this is not a Hugging Face checkpoint folder`,
     );
   }
-  const tokenizer = existsSync(join(path, 'tokenizer.json')) ? await Tokenizer.load(path) : null;
-  const handle = await loadNativeModel(path, options);
-  const model = new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path);
+  const model = await withTokenizer(await loadNativeModel(path, options), path);
   if (options.adapter !== undefined) {
     try {
       await model.loadAdapter(options.adapter);

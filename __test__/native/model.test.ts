@@ -1,12 +1,16 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { loadModel, MlxError, MxArray, Qwen3Model } from '../../lib/index.ts';
+import { createModel, loadModel, MlxError, MxArray, Qwen3Model } from '../../lib/index.ts';
+import type { LanguageModel } from '../../lib/index.ts';
 import { goldenPath, readSafetensors } from '../helpers/golden.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
 
 const code = (wanted: string) => (error: unknown) => MlxError.isInstance(error, wanted);
+
+const embedding = (model: LanguageModel): Float32Array =>
+  model.handle.parameter('model.embed_tokens.weight').toFloat32();
 
 describe('a loaded model', () => {
   it('says what it is', async () => {
@@ -42,6 +46,26 @@ describe('a loaded model', () => {
     expect(text(model.encodePrompt('hi', { raw: true }))).toBe('hi');
     expect(text(model.encodePrompt([{ role: 'system', content: 'be' }]))).toBe('system: be\nassistant: ');
     model.dispose();
+  });
+});
+
+describe('createModel', () => {
+  it('makes random weights from a config, the same for the same seed, and saves them as a checkpoint', async () => {
+    const path = tinyCheckpoint();
+    rmSync(join(path, 'model.safetensors'));
+    const [one, two, other] = [
+      await createModel(path, { seed: 1 }),
+      await createModel(path, { seed: 1 }),
+      await createModel(path),
+    ];
+    expect(embedding(two)).toEqual(embedding(one));
+    expect(embedding(other)).not.toEqual(embedding(one));
+    const dir = join(tempDir(), 'saved');
+    await one.save(dir);
+    const loaded = await loadModel(dir);
+    expect(embedding(loaded)).toEqual(embedding(one));
+    expect(loaded.encodePrompt('ab', { raw: true })).toHaveLength(2);
+    await expect(createModel(tempDir())).rejects.toSatisfy(code('ERR_MLX_LOAD'));
   });
 });
 

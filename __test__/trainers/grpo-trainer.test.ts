@@ -279,13 +279,14 @@ describe('GRPOTrainer', () => {
     const outputDir = tempDir();
     const model = await newModel();
     const options = { model, dataset, rewards: firstLetter, evalDataset: dataset.slice(0, 3) };
-    const config = { ...small, outputDir, saveSteps: 2, evalSteps: 4 };
+    const config = { ...small, outputDir, saveSteps: 2, evalSteps: 4, evalOnStart: true };
     const trainer = new GRPOTrainer({ ...options, config: { ...config, maxSteps: 3 } });
     await trainer.train();
     expect(readdirSync(outputDir).toSorted()).toEqual(['checkpoints', 'completions', 'metrics.jsonl', 'report.html']);
     const lines = readFileSync(join(outputDir, 'metrics.jsonl'), 'utf8').trim().split('\n');
-    expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([1, 2, 3, 3]);
-    expect(JSON.parse(lines[3]!)).toHaveProperty(['eval_rewards/firstLetter/mean']);
+    expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([0, 1, 2, 3, 3]);
+    for (const line of [lines[0]!, lines[4]!])
+      expect(JSON.parse(line)).toHaveProperty(['eval_rewards/firstLetter/mean']);
     const report = readFileSync(join(outputDir, 'report.html'), 'utf8');
     expect(report).toContain('class="status completed"');
     expect(report).not.toMatch(/https?:\/\//);

@@ -105,6 +105,8 @@ export const grpoConfigSchema = z.strictObject({
   saveTotalLimit: count.optional(),
   /** Optimizer steps between evaluations; 0 is off. */
   evalSteps: size.default(0),
+  /** Evaluate before the first step too; needs evalSteps. */
+  evalOnStart: z.boolean().default(false),
   /** Prompts answered at once in evaluation. */
   perDeviceEvalBatchSize: count.default(32),
   seed: z.int().min(0).default(42),

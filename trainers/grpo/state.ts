@@ -56,6 +56,7 @@ const harmlessFields = new Set<string>([
   'saveSteps',
   'saveTotalLimit',
   'evalSteps',
+  'evalOnStart',
   'perDeviceEvalBatchSize',
   'skipZeroAdvantageRows',
   'gradientCheckpointing',

@@ -146,9 +146,10 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
   }
 
   async #loop(trainer: NativeTrainer, signal: AbortSignal | undefined): Promise<void> {
-    const { loggingSteps, saveSteps, evalSteps } = this.config;
+    const { loggingSteps, saveSteps, evalSteps, evalOnStart } = this.config;
     const step = new GRPOStep(trainer, this.config);
     guard(() => native().resetPeakMemory());
+    if (evalSteps > 0 && evalOnStart && this.#state.step === 0) await this.#evaluate(signal);
     let since = performance.now();
     while (this.#state.step < this.totalSteps) {
       signal?.throwIfAborted();

@@ -128,6 +128,7 @@ function keysLike(rows: readonly Row[], pattern: RegExp): string[] {
 }
 
 const meanOf = (points: readonly Point[]): number => points.reduce((sum, [, y]) => sum + y, 0) / points.length;
+const gigabytes = (value: number): string => (value < 1 ? `${Math.round(value * 1000)} MB` : `${value.toFixed(2)} GB`);
 const percent = (value: number): string => `${(value * 100).toFixed(1)} %`;
 const rewardName = (key: string): string => key.replace(/^(eval_)?rewards\//, '').replace(/\/mean$/, '');
 const scoreText = (value: number | null): string => (value === null ? '–' : formatNumber(value));
@@ -150,7 +151,7 @@ function tiles(rows: readonly Row[]): string {
     tile('Idle groups', 'frac_reward_zero_std', percent, true),
     tile('Seconds a step', 'step_time'),
     tile('Tokens a second', 'tokens_per_second'),
-    tile('Peak memory', 'peak_memory_gb', (value) => `${formatNumber(value)} GB`),
+    tile('Peak memory', 'peak_memory_gb', gigabytes),
   ].join('');
 }
 
