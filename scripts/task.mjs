@@ -35,18 +35,23 @@ export function say(text) {
 const children = new Set();
 let interrupted = false;
 
+/** Signals the whole group: npm and cargo have children of their own. */
+function stop(child, signal) {
+  try {
+    process.kill(-child.pid, signal);
+  } catch {
+    // It has ended already.
+  }
+}
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.on(signal, () => {
+    if (children.size === 0) process.exit(130);
     interrupted = true;
     for (const child of children) {
-      // The whole group: npm and cargo have children of their own.
-      try {
-        process.kill(-child.pid, signal);
-      } catch {
-        child.kill(signal);
-      }
+      stop(child, signal);
+      setTimeout(() => stop(child, 'SIGKILL'), 5000).unref();
     }
-    if (children.size === 0) process.exit(130);
   });
 }
 
