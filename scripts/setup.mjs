@@ -165,6 +165,7 @@ async function buildTypeScript() {
   const inputs = fingerprint(root, [
     'lib',
     'trainers',
+    'examples',
     'tsconfig.json',
     'package.json',
     'package-lock.json',
