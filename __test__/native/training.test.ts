@@ -134,6 +134,10 @@ describe('GRPO on a real model', () => {
       expect(line[name], name).toBeTypeOf('number');
     }
     expect(line['peak_memory_gb']).toBeGreaterThan(0);
+    const documented = readFileSync(join(import.meta.dirname, '../../docs/training.md'), 'utf8');
+    for (const name of Object.keys(line).filter((key) => key !== 'time')) {
+      expect(documented).toContain(`\`${name.replace('/vowels/', '/<name>/')}\``);
+    }
   });
 });
 
