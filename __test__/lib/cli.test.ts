@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
 import { MlxError } from '../../lib/errors.ts';
 import { native } from '../helpers/fake-native.ts';
@@ -47,9 +47,11 @@ describe('mlx-node', () => {
 
   it.each([
     [['generat'], /unknown command 'generat'.*generate/s],
-    [['generate'], /missing required argument 'model'/],
-    [['generate', 'm', '--max-token', '3'], /unknown option '--max-token'.*--max-tokens/s],
-    [['generate', 'm', '-p', 'x', '-t', 'hot'], /--temperature must be a number from 0, got 'hot'/],
+    [['generate', 'x'], /required option '-m, --model <dir>' not specified/],
+    [['generate', '-m', 'm', '--max-token', '3'], /unknown option '--max-token'.*--max-tokens/s],
+    [['generate', '-m', 'm', 'x', '-t', 'hot'], /--temperature must be a number from 0, got 'hot'/],
+    [['generate', '-m', 'm', 'x', '--dtype', 'int4'], /'int4' is invalid.*float32, bfloat16/],
+    [['generate', '-m', 'm', ''], /there is no prompt/],
     [['train', 'grpo', 'missing.yaml'], /missing\.yaml: cannot be read/],
   ])('%j is a mistake in the arguments: code 2, clean standard output', async (args, text) => {
     const { code, stdout, stderr } = await cli(args);
@@ -58,17 +60,55 @@ describe('mlx-node', () => {
   });
 
   it('fails with code 1 and the error code when a model is missing', async () => {
-    const { code, stderr } = await cli(['generate', '/nowhere', '-p', 'x']);
+    const { code, stderr } = await cli(['generate', '--model', '/nowhere', 'x']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/no such folder.*\[ERR_MLX_LOAD\]/);
   });
 
   it('streams the answer, or prints one JSON object', async () => {
     const dir = checkpoint();
-    expect((await cli(['generate', dir, '-p', 'x', '-n', '3'])).stdout).toBe('abc\n');
-    const { stdout, stderr } = await cli(['generate', dir, '-p', 'x', '-n', '3', '--json']);
+    expect((await cli(['generate', '--model', dir, 'x', '-n', '3'])).stdout).toBe('abc\n');
+    const { stdout, stderr } = await cli(['generate', '--model', dir, 'x', '-n', '3', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ text: 'abc', finishReason: 'length', usage: { completionTokens: 3 } });
     expect(stderr).toBe('');
+  });
+
+  it('keeps what is written when Ctrl-C stops the answer, and ends with 130', async () => {
+    let stdout = '';
+    let stderr = '';
+    const write = (text: string): void => {
+      stdout += text;
+      if (stdout === 'abc') process.emit('SIGINT', 'SIGINT');
+    };
+    const io = { stdout: { write }, stderr: { write: (text: string) => (stderr += text) } };
+    const code = await run(['generate', '--model', checkpoint(), 'x', '-n', '20'], io);
+    expect([code, stdout, stderr]).toEqual([130, 'abc\n', 'mlx-node: stopped by SIGINT\n']);
+    expect(process.listenerCount('SIGINT')).toBe(0);
+  });
+
+  it('shows on a terminal how far loading is, and wipes it away', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { NativeModel } = native();
+    const load: typeof NativeModel.load = async (dir, options, cancel, onProgress) => {
+      for (const loaded of [0, 5e8, 2e9]) {
+        vi.advanceTimersByTime(150);
+        onProgress!(loaded, 2e9);
+      }
+      const model = await real(dir, options, cancel, onProgress);
+      // Reports come from another thread and may be late.
+      setImmediate(() => onProgress!(2e9, 2e9));
+      return model;
+    };
+    const real = NativeModel.load.bind(NativeModel);
+    const spy = vi.spyOn(NativeModel, 'load').mockImplementation(load);
+    onTestFinished(() => spy.mockRestore());
+    let stderr = '';
+    const io = { stdout: { write: () => {} }, stderr: { write: (text: string) => (stderr += text), isTTY: true } };
+    const dir = checkpoint();
+    expect(await run(['generate', '--model', dir, 'x', '-n', '3'], io)).toBe(0);
+    const shown = (percent: number): string => `\r\x1b[2KLoading ${dir}: ${percent} % of 2.0 GB`;
+    expect(stderr).toBe(`${shown(0)}${shown(25)}${shown(100)}\r\x1b[2K`);
   });
 
   it('shows what is installed', async () => {

@@ -1,14 +1,14 @@
-import { Command } from 'commander';
-import { loadModel } from '../model.js';
+import { Command, Option } from 'commander';
 import type { Dtype, LoadOptions } from '../model.js';
 import type { GenerateOptions } from '../sampling.js';
 import { stopOnSignals } from '../interrupt.js';
 import { formatNumber } from '../../trainers/loggers/chart.js';
 import { parseNumber, UsageError } from './io.js';
 import type { CliIo } from './io.js';
+import { loadWithProgress } from './loading.js';
 
 interface Flags {
-  prompt?: string;
+  model: string;
   system?: string;
   maxTokens?: number;
   temperature?: number;
@@ -19,7 +19,7 @@ interface Flags {
   raw?: boolean;
   thinking: boolean;
   adapter?: string;
-  dtype: string;
+  dtype: Dtype;
   json?: boolean;
   verbose?: boolean;
 }
@@ -28,8 +28,8 @@ interface Flags {
 export function generateCommand(io: CliIo): Command {
   return new Command('generate')
     .description('Answer a prompt with a model.')
-    .argument('<model>', 'checkpoint folder')
-    .option('-p, --prompt <text>', 'the prompt; default: standard input')
+    .argument('[prompt]', 'the prompt; default: standard input')
+    .requiredOption('-m, --model <dir>', 'checkpoint folder')
     .option('-s, --system <text>', 'system message')
     .option(
       '-n, --max-tokens <n>',
@@ -64,22 +64,26 @@ export function generateCommand(io: CliIo): Command {
     .option('--raw', 'take the prompt as it is, without the chat template')
     .option('--no-thinking', 'Qwen3: answer without a <think> part')
     .option('--adapter <dir>', 'LoRA adapter')
-    .option('--dtype <dtype>', 'auto, float32, bfloat16 or float16', 'auto')
+    .addOption(
+      new Option('--dtype <dtype>', 'of the weights')
+        .choices(['auto', 'float32', 'bfloat16', 'float16'] satisfies Dtype[])
+        .default('auto'),
+    )
     .option('--json', 'print one JSON object at the end instead of the text')
     .option('-v, --verbose', 'print speed to standard error')
     .addHelpText(
       'after',
-      '\nExamples:\n  mlx-node generate ./Qwen3-0.6B -p "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate ./model --raw --json',
+      '\nExamples:\n  mlx-node generate --model ./Qwen3-0.6B "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
     )
-    .action(async (path: string, flags: Flags) => {
-      const prompt = flags.prompt ?? (await readStdin());
-      if (prompt === '') throw new UsageError('there is no prompt: give --prompt or standard input');
+    .action(async (argument: string | undefined, flags: Flags) => {
+      const prompt = argument ?? (await readStdin());
+      if (prompt === '') throw new UsageError('there is no prompt: give it as an argument or on standard input');
       const stop = stopOnSignals();
       const { signal } = stop;
       try {
-        const loading: LoadOptions = { dtype: flags.dtype as Dtype, signal };
+        const loading: LoadOptions = { dtype: flags.dtype, signal };
         if (flags.adapter !== undefined) loading.adapter = flags.adapter;
-        const model = await loadModel(path, loading);
+        const model = await loadWithProgress(flags.model, loading, io.stderr);
         try {
           const messages = [
             ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]),
@@ -87,9 +91,14 @@ export function generateCommand(io: CliIo): Command {
           ];
           const raw = flags.raw === true || !model.tokenizer.hasChatTemplate;
           const stream = model.stream(raw ? prompt : messages, generateOptions(flags, raw, signal));
-          for await (const { text } of stream) if (flags.json !== true) io.stdout.write(text);
+          try {
+            for await (const { text } of stream) if (flags.json !== true) io.stdout.write(text);
+          } finally {
+            // Also when the answer was stopped half-way: what there is of it stays, on a line of its own.
+            if (flags.json !== true) io.stdout.write('\n');
+          }
           const result = stream.result!;
-          io.stdout.write(flags.json === true ? `${JSON.stringify(result)}\n` : '\n');
+          if (flags.json === true) io.stdout.write(`${JSON.stringify(result)}\n`);
           if (flags.verbose === true) {
             const { usage, timings } = result;
             io.stderr.write(

@@ -16,7 +16,7 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
     .version(version())
     .addHelpText(
       'after',
-      '\nExamples:\n  mlx-node doctor\n  mlx-node generate ./Qwen3-0.6B -p "Hello"\n  mlx-node train grpo run.yaml',
+      '\nExamples:\n  mlx-node doctor\n  mlx-node generate --model ./Qwen3-0.6B "Hello"\n  mlx-node train grpo run.yaml',
     );
   for (const command of [generateCommand(io), trainCommand(io), doctorCommand(io, load)]) program.addCommand(command);
   everyCommand(program, (command) => {

@@ -6,7 +6,6 @@ import { parse as parseYaml } from 'yaml';
 import { readJsonl } from '../data.js';
 import { errorText, MlxError } from '../errors.js';
 import { stopOnSignals } from '../interrupt.js';
-import { loadModel } from '../model.js';
 import type { Dtype } from '../model.js';
 import type { LoraOptions } from '../native-types.js';
 import { rejectUnknownKeys } from '../options.js';
@@ -16,6 +15,7 @@ import { GRPOTrainer } from '../../trainers/grpo/trainer.js';
 import type { GRPORow, Reward } from '../../trainers/grpo/types.js';
 import { ConsoleLogger, defaultLoggers } from '../../trainers/loggers/index.js';
 import type { CliIo } from './io.js';
+import { loadWithProgress } from './loading.js';
 
 /** The file that `mlx-node train grpo` reads: what to train on, and under `grpo` the trainer's config. */
 interface TrainFile {
@@ -66,7 +66,8 @@ export function trainCommand(io: CliIo): Command {
       }
       const stop = stopOnSignals();
       try {
-        const model = await loadModel(beside(file.model), { dtype: file.dtype ?? 'auto', signal: stop.signal });
+        const loading = { dtype: file.dtype ?? 'auto', signal: stop.signal };
+        const model = await loadWithProgress(beside(file.model), loading, io.stderr);
         try {
           if (file.lora !== undefined) model.applyLora(file.lora);
           const trainer = new GRPOTrainer({
