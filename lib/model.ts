@@ -343,18 +343,24 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     );
   }
   if (!existsSync(join(path, 'config.json'))) {
-    const adapter = existsSync(join(path, 'adapter_config.json'));
     throw new MlxError(
       'ERR_MLX_LOAD',
-      adapter
+      existsSync(join(path, 'adapter_config.json'))
         ? `${path}: this is an adapter; load its base model with loadModel(base, { adapter: '${path}' })`
         : `${path}: there is no config.json, so this is not a Hugging Face checkpoint folder`,
     );
   }
+  const { adapter } = options;
+  if (adapter !== undefined && !existsSync(join(adapter, 'adapter_config.json'))) {
+    throw new MlxError(
+      'ERR_MLX_LOAD',
+      `${adapter}: there is no adapter_config.json, so this is not a PEFT adapter folder`,
+    );
+  }
   const model = await withTokenizer(await loadNativeModel(path, options), path);
-  if (options.adapter !== undefined) {
+  if (adapter !== undefined) {
     try {
-      await model.loadAdapter(options.adapter);
+      await model.loadAdapter(adapter);
     } catch (error) {
       model.dispose();
       throw error;

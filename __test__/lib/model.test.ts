@@ -1,11 +1,11 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { MlxError } from '../../lib/errors.ts';
 import { loadModel, Qwen3Model } from '../../lib/model.ts';
 import type { LanguageModel } from '../../lib/model.ts';
 import type { MxArray } from '../../lib/native-types.ts';
-import { calls, resetFake } from '../helpers/fake-native.ts';
+import { calls, native, resetFake } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { thrown } from '../helpers/thrown.ts';
 
@@ -37,6 +37,11 @@ describe('loadModel', () => {
     const adapter = tempDir();
     writeFileSync(join(adapter, 'adapter_config.json'), '{}');
     await expect(loadModel(adapter)).rejects.toThrow(/this is an adapter; load its base model/);
+    const read = vi.spyOn(native().NativeModel, 'load');
+    onTestFinished(() => read.mockRestore());
+    const nowhere = { adapter: join(adapter, 'nowhere') };
+    await expect(loadModel(checkpoint(), nowhere)).rejects.toThrow(/nowhere: there is no adapter_config\.json/);
+    expect(read, 'gigabytes are not read for an adapter that is not there').not.toHaveBeenCalled();
     await expect(loadModel('x', { dype: 'float32' } as object)).rejects.toThrow("did you mean 'dtype'?");
     await expect(loadModel('x', { signal: AbortSignal.abort('no') })).rejects.toBe('no');
   });
