@@ -22,19 +22,17 @@ const { values: options } = parseArgs({
 });
 const threads = String(os.availableParallelism());
 const small = path.join(here, '.work/small');
-const tiny = path.join(here, '.work/tiny');
+const tiny = path.join(here, '../examples/tiny-qwen3');
 
 /** Seeded random weights, so that every peer loads the same model. */
 async function makeModels() {
   const { NativeModel } = await import('mlx-node/native');
-  const { writeTinyModel } = await import('../dist/examples/tiny-model.js');
   if (!fs.existsSync(path.join(small, 'model.safetensors'))) {
     fs.mkdirSync(small, { recursive: true });
     const model = NativeModel.create(fs.readFileSync(path.join(here, 'configs/small.json'), 'utf8'), 0);
     await model.save(small);
     model.dispose();
   }
-  if (!fs.existsSync(path.join(tiny, 'model.safetensors'))) writeTinyModel(tiny);
 }
 
 async function measure(what, command, args) {

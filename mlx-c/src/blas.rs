@@ -4,9 +4,10 @@
 //! libmlx imports; the dynamic linker finds ours first, and each jumps to OpenBLAS (`scipy-openblas32`, whose own names
 //! carry the prefix `scipy_`). Where OpenBLAS is not there (an MLX of the user's), the jump goes to the library that MLX links.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 macro_rules! routines {
     ($($index:literal $name:ident)*) => {
@@ -39,18 +40,81 @@ macro_rules! routines {
 
         /// Keeps the linker from dropping routines that only libmlx refers to.
         #[used]
-        static EXPORTS: [unsafe extern "C" fn(); NAMES.len()] = [$($name),*];
+        static EXPORTS: ([unsafe extern "C" fn(); NAMES.len()], Sgemm) = ([$($name),*], cblas_sgemm);
     };
 }
 
 routines! {
-    0 cblas_sgemm 1 cblas_dgemm 2 cblas_cgemm
-    3 sgeev_ 4 dgeev_ 5 cgeev_
-    6 sgesdd_ 7 dgesdd_ 8 cgesdd_
-    9 ssyevd_ 10 dsyevd_ 11 cheevd_
-    12 sgeqrf_ 13 dgeqrf_ 14 sorgqr_ 15 dorgqr_
-    16 sgetrf_ 17 dgetrf_ 18 sgetri_ 19 dgetri_
-    20 spotrf_ 21 dpotrf_ 22 strtri_ 23 dtrtri_
+    0 cblas_dgemm 1 cblas_cgemm
+    2 sgeev_ 3 dgeev_ 4 cgeev_
+    5 sgesdd_ 6 dgesdd_ 7 cgesdd_
+    8 ssyevd_ 9 dsyevd_ 10 cheevd_
+    11 sgeqrf_ 12 dgeqrf_ 13 sorgqr_ 14 dorgqr_
+    15 sgetrf_ 16 dgetrf_ 17 sgetri_ 18 dgetri_
+    19 spotrf_ 20 dpotrf_ 21 strtri_ 22 dtrtri_
+}
+
+type Sgemm = unsafe extern "C" fn(
+    order: c_int,
+    transpose_a: c_int,
+    transpose_b: c_int,
+    m: c_int,
+    n: c_int,
+    k: c_int,
+    alpha: f32,
+    a: *const f32,
+    lda: c_int,
+    b: *const f32,
+    ldb: c_int,
+    beta: f32,
+    c: *mut f32,
+    ldc: c_int,
+);
+
+/// The float32 product behind `cblas_sgemm`, and OpenBLAS's number of threads.
+struct Products {
+    sgemm: Sgemm,
+    set_threads: Option<extern "C" fn(c_int)>,
+    threads: c_int,
+}
+
+static PRODUCTS: OnceLock<Products> = OnceLock::new();
+/// What OpenBLAS was last told; 0 before the first time.
+static THREADS_NOW: AtomicI32 = AtomicI32::new(0);
+
+/// Multiplications from which a product is worth several threads: about 50 microseconds of one core. OpenBLAS itself starts at
+/// 260 thousand, where waiting for a thread that is not running costs many times the product whenever the cores are busy.
+const WORTH_THREADS: i64 = 1 << 23;
+
+/// # Safety
+/// As CBLAS demands: matrices of the sizes given.
+#[allow(clippy::too_many_arguments)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cblas_sgemm(
+    order: c_int,
+    transpose_a: c_int,
+    transpose_b: c_int,
+    m: c_int,
+    n: c_int,
+    k: c_int,
+    alpha: f32,
+    a: *const f32,
+    lda: c_int,
+    b: *const f32,
+    ldb: c_int,
+    beta: f32,
+    c: *mut f32,
+    ldc: c_int,
+) {
+    let Some(products) = PRODUCTS.get() else { missing() };
+    if let Some(set_threads) = products.set_threads {
+        let wanted = if (m as i64) * (n as i64) * (k as i64) < WORTH_THREADS { 1 } else { products.threads };
+        if THREADS_NOW.swap(wanted, Ordering::Relaxed) != wanted {
+            set_threads(wanted);
+        }
+    }
+    // SAFETY: the caller's promise, passed on.
+    unsafe { (products.sgemm)(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) }
 }
 
 /// Fills the jump table and describes the library behind it, for example `OpenBLAS 0.3.34 SkylakeX, 2 threads`.
@@ -68,6 +132,7 @@ pub fn bind() -> &'static str {
             // SAFETY: runs once, before any thread can call MLX.
             unsafe { TARGETS[index] = target };
         }
+        bind_products(openblas);
         match openblas.and_then(|library| symbol(library, "scipy_openblas_get_config")) {
             Some(config) => {
                 // SAFETY: openblas_get_config takes nothing and returns a static C string.
@@ -78,6 +143,22 @@ pub fn bind() -> &'static str {
             None => "the BLAS that MLX links (slow; scipy-openblas32 was not found)".to_string(),
         }
     })
+}
+
+fn bind_products(openblas: Option<*mut c_void>) {
+    let own = |name: &str| openblas.and_then(|library| symbol(library, name));
+    let Some(sgemm) = own("scipy_cblas_sgemm").or_else(|| symbol(libc::RTLD_NEXT, "cblas_sgemm")) else { return };
+    let threads = own("scipy_openblas_get_num_threads");
+    // SAFETY: these symbols have these signatures in CBLAS and in OpenBLAS.
+    unsafe {
+        let threads = threads.map_or(1, |get| std::mem::transmute::<*const c_void, extern "C" fn() -> c_int>(get)());
+        let set_threads = own("scipy_openblas_set_num_threads").filter(|_| threads > 1);
+        let _ = PRODUCTS.set(Products {
+            sgemm: std::mem::transmute::<*const c_void, Sgemm>(sgemm),
+            set_threads: set_threads.map(|set| std::mem::transmute::<*const c_void, extern "C" fn(c_int)>(set)),
+            threads,
+        });
+    }
 }
 
 /// OpenBLAS takes Haswell kernels on AMD's AVX-512 processors; SkylakeX ones are 1.8 times as fast there.
@@ -135,7 +216,7 @@ fn symbol(library: *mut c_void, name: &str) -> Option<*const c_void> {
     (!address.is_null()).then_some(address.cast_const())
 }
 
-extern "C" fn missing() {
+extern "C" fn missing() -> ! {
     eprintln!("mlx-node: MLX called a BLAS routine that no loaded library has");
     std::process::abort();
 }
