@@ -4,7 +4,9 @@ export default defineConfig({
   test: {
     include: ['__test__/**/*.test.ts'],
     // A model of gigabytes that no clone has: docs/real-model.md.
-    exclude: process.env['MLX_NODE_REAL_MODEL'] ? configDefaults.exclude : [...configDefaults.exclude, '__test__/real/**'],
+    exclude: process.env['MLX_NODE_REAL_MODEL']
+      ? configDefaults.exclude
+      : [...configDefaults.exclude, '__test__/real/**'],
     // Addons crash in worker threads that vitest tears down; a process per file is the supported way.
     pool: 'forks',
     // MLX uses all cores by itself.

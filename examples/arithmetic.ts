@@ -84,7 +84,8 @@ const tokenizer = {
 /** Writes configuration and tokenizer in the Hugging Face layout; `createModel(dir)` adds random weights. */
 export function writeTinyModel(dir: string): void {
   mkdirSync(dir, { recursive: true });
-  const write = (name: string, value: object): void => writeFileSync(join(dir, name), `${JSON.stringify(value, null, 2)}\n`);
+  const write = (name: string, value: object): void =>
+    writeFileSync(join(dir, name), `${JSON.stringify(value, null, 2)}\n`);
   write('config.json', config);
   write('generation_config.json', { eos_token_id: 1, pad_token_id: 0 });
   write('tokenizer.json', tokenizer);

@@ -37,7 +37,13 @@ const { signal } = stop;
 try {
   const model = await loadModel(join(root, 'examples/tiny-qwen3'), { signal });
   const accuracy = async (): Promise<number> => {
-    const { metrics } = await evaluate(model, { dataset: heldOut, rewards: [right], maxCompletionLength: 4, batchSize: 300, signal });
+    const { metrics } = await evaluate(model, {
+      dataset: heldOut,
+      rewards: [right],
+      maxCompletionLength: 4,
+      batchSize: 300,
+      signal,
+    });
     return metrics['rewards/right/mean']!;
   };
   const before = await accuracy();

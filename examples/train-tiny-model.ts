@@ -44,8 +44,16 @@ try {
       },
       loggers: [new ConsoleLogger()],
     }).train({ signal });
-    const { metrics } = await evaluate(model, { dataset: heldOut, rewards: [right], maxCompletionLength: 4, batchSize: 300, signal });
-    process.stderr.write(`${(100 * metrics['rewards/right/mean']!).toFixed(1)} % of ${heldOut.length} held-out sums are right\n`);
+    const { metrics } = await evaluate(model, {
+      dataset: heldOut,
+      rewards: [right],
+      maxCompletionLength: 4,
+      batchSize: 300,
+      signal,
+    });
+    process.stderr.write(
+      `${(100 * metrics['rewards/right/mean']!).toFixed(1)} % of ${heldOut.length} held-out sums are right\n`,
+    );
   };
   await teach(800, 1, 3e-3);
   await teach(150, 1 / 3, 1e-3);
