@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
@@ -24,13 +25,23 @@ describe('the package in a process of its own', () => {
     });
   });
 
-  it('generates to standard output and nothing else, from an option or from standard input', () => {
+  it('generates to standard output and nothing else, from an argument or from standard input', () => {
     const model = tinyCheckpoint();
-    const args = ['generate', model, '-n', '5', '--temperature', '0', '--json'];
-    const given = cli([...args, '-p', 'abc']);
+    const args = ['generate', '--model', model, '-n', '5', '--temperature', '0', '--json'];
+    const given = cli([...args, 'abc']);
     expect([given.status, given.stderr]).toEqual([0, '']);
     const piped = cli(args, 'abc\n');
     expect(tokens(piped.stdout)).toEqual(tokens(given.stdout));
+  });
+
+  it('ends quietly when nobody reads on', async () => {
+    const args = ['dist/lib/cli/main.js', 'generate', '--model', tinyCheckpoint(), 'abc'];
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.destroy();
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    const [code] = (await once(child, 'close')) as [number | null];
+    expect([code, stderr]).toEqual([141, '']);
   });
 
   it('reports what it runs on', () => {
