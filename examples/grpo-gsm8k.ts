@@ -104,17 +104,18 @@ function readOptions() {
   return options;
 }
 
-/** One problem as a conversation, with the right answer for the reward. */
+/** What is asked for, and one example of it: otherwise a small model explains until its tokens run out. */
+const lead: Message[] = [
+  { role: 'system', content: 'Solve the problem in a few short lines. The last line is "#### " and the number.' },
+  { role: 'user', content: 'A box holds 12 pens. Tom buys 3 boxes and gives 8 pens away. How many pens has he left?' },
+  { role: 'assistant', content: '3 boxes hold 3 * 12 = 36 pens.\nHe has 36 - 8 = 28 pens left.\n#### 28' },
+];
+
+/** Problems as conversations, with the right answers for the reward. */
 async function readProblems(path: string): Promise<{ prompt: Message[]; answer: string | null }[]> {
   const rows = await readJsonl<{ question: string; answer: string }>(path);
   return rows.map(({ question, answer }) => ({
-    prompt: [
-      { role: 'system', content: 'You solve problems in as few words as possible.' },
-      {
-        role: 'user',
-        content: `${question}\nCalculate step by step, one short line each, without explanations. End with a line "#### " and the number.`,
-      },
-    ],
+    prompt: [...lead, { role: 'user', content: question }],
     answer: gsm8kAnswer(answer),
   }));
 }
