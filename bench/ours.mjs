@@ -72,12 +72,11 @@ async function small() {
   };
 }
 
-const two = (n) => String(n).padStart(2, '0');
 const reward = ({ completions, answer }) => completions.map((text, i) => (text.startsWith(answer[i]) ? 1 : 0));
 
-/** GRPO steps of the demo: 256 completions of sums such as "07+35=". */
+/** GRPO steps of the demo: 256 completions of sums such as "47+35=". */
 async function grpo() {
-  const dataset = grid(50, 50, (a, b) => ({ prompt: `${two(a)}+${two(b)}=`, answer: two(a + b) })).flat();
+  const dataset = grid(90, 90, (a, b) => ({ prompt: `${a + 10}+${b + 10}=`, answer: String(a + b + 20) })).flat();
   const stepMs = [];
   let previous;
   const logger = {
@@ -90,8 +89,8 @@ async function grpo() {
   };
   const model = await loadModel(folder, { dtype: 'float32' });
   const config = {
-    learningRate: 3e-4,
-    lrSchedulerType: 'constant',
+    learningRate: 5e-4,
+    beta: 0.001,
     numGenerations: 8,
     perDeviceTrainBatchSize: 256,
     maxCompletionLength: 4,

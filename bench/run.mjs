@@ -24,8 +24,8 @@ const threads = String(os.availableParallelism());
 const small = path.join(here, '.work/small');
 const tiny = path.join(here, '../examples/tiny-qwen3');
 
-/** Seeded random weights, so that every peer loads the same model. */
-async function makeModels() {
+/** Seeded random weights, so that every peer loads the same weights. */
+async function makeModel() {
   const { NativeModel } = await import('mlx-node/native');
   if (!fs.existsSync(path.join(small, 'model.safetensors'))) {
     fs.mkdirSync(small, { recursive: true });
@@ -58,7 +58,7 @@ const number = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3
 await guard(async () => {
   const load = os.loadavg()[0];
   if (load > 0.5) say(`  ! the load average is ${load.toFixed(1)}: other programs will distort the numbers`);
-  await makeModels();
+  await makeModel();
   // Each in a process of its own: thread pools and caches of one do not touch the next.
   const ours = {
     ...(await measure('mlx-node: products, decoding, training', process.execPath, ['ours.mjs', 'small', small])),

@@ -26,7 +26,7 @@ export function randomNumbers(seed: number): () => number {
 export function sums(): { train: Sum[]; heldOut: Sum[] } {
   const random = randomNumbers(1);
   const all = Array.from({ length: 8100 }, (_, i) => ({ a: 10 + (i % 90), b: 10 + Math.floor(i / 90), key: random() }))
-    .sort((x, y) => x.key - y.key)
+    .toSorted((x, y) => x.key - y.key)
     .map(({ a, b }) => ({ prompt: `${a}+${b}=`, answer: String(a + b), careless: withoutCarry(a, b) }));
   return { heldOut: all.slice(0, 300), train: all.slice(300) };
 }

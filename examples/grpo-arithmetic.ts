@@ -34,6 +34,8 @@ const right = exactAnswer({ name: 'right' });
 const stop = stopOnSignals();
 const { signal } = stop;
 
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+
 try {
   const model = await loadModel(join(root, 'examples/tiny-qwen3'), { signal });
   const accuracy = async (): Promise<number> => {
@@ -74,7 +76,6 @@ try {
   const seconds = (performance.now() - started) / 1000;
   const after = await accuracy();
 
-  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   const metric = (name: string, digits: number): string => (result.metrics[name] ?? NaN).toFixed(digits);
   const run = relative(process.cwd(), values.output) || '.';
   console.log(`

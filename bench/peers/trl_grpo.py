@@ -1,4 +1,4 @@
-"""GRPO steps of the demo with TRL: 256 completions of sums such as "07+35=". Usage: trl_grpo.py MODEL_FOLDER THREADS"""
+"""GRPO steps of the demo with TRL: 256 completions of sums such as "47+35=". Usage: trl_grpo.py MODEL_FOLDER THREADS"""
 
 import os
 import statistics
@@ -18,7 +18,7 @@ from common import report
 
 torch.set_num_threads(int(sys.argv[2]))
 folder = sys.argv[1]
-dataset = Dataset.from_list([{"prompt": f"{a:02}+{b:02}=", "answer": f"{a + b:02}"} for a in range(50) for b in range(50)])
+dataset = Dataset.from_list([{"prompt": f"{a}+{b}=", "answer": f"{a + b}"} for a in range(10, 100) for b in range(10, 100)])
 
 
 def reward(completions, answer, **_):
@@ -45,8 +45,8 @@ with tempfile.TemporaryDirectory() as output:
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
-        learning_rate=3e-4,
-        lr_scheduler_type="constant",
+        learning_rate=5e-4,
+        beta=0.001,
         num_generations=8,
         per_device_train_batch_size=256,
         max_completion_length=4,
