@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
+use half::{bf16, f16};
 use mlx_sys as sys;
 
 use super::error::check;
@@ -90,13 +91,28 @@ impl Array {
         Array(unsafe { sys::mlx_array_new_float32(value) })
     }
 
-    /// A 0-dimensional array of `dtype`.
+    /// A 0-dimensional array of `dtype`. Made on the host: a GPU has no float64 to convert from.
     pub fn scalar_of(value: f64, dtype: Dtype) -> Result<Array> {
-        if dtype == Dtype::Float32 {
-            return Ok(Self::scalar(value as f32));
+        fn made<T: Element>(value: T) -> Result<Array> {
+            Array::from_slice(&[value], &[])
         }
-        // SAFETY: makes a new handle.
-        Array(unsafe { sys::mlx_array_new_float64(value) }).astype(dtype)
+        match dtype {
+            Dtype::Bool => made(value != 0.),
+            Dtype::Uint8 => made(value as u8),
+            Dtype::Uint16 => made(value as u16),
+            Dtype::Uint32 => made(value as u32),
+            Dtype::Uint64 => made(value as u64),
+            Dtype::Int8 => made(value as i8),
+            Dtype::Int16 => made(value as i16),
+            Dtype::Int32 => made(value as i32),
+            Dtype::Int64 => made(value as i64),
+            Dtype::Float16 => made(f16::from_f64(value)),
+            Dtype::Bfloat16 => made(bf16::from_f64(value)),
+            Dtype::Float32 => made(value as f32),
+            Dtype::Float64 => made(value),
+            // SAFETY: makes a new handle.
+            Dtype::Complex64 => Ok(Array(unsafe { sys::mlx_array_new_complex(value as f32, 0.) })),
+        }
     }
 
     /// An int32 scalar.
