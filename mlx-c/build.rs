@@ -48,7 +48,15 @@ fn build() -> Result<(), String> {
     let lib = prefix.join("lib");
     let include = prefix.join("include");
 
-    compile_mlx_c(&include, &os)?;
+    let source = mlx_c_source()?;
+    compile_mlx_c(&source, &include, &os)?;
+    println!("cargo:rustc-check-cfg=cfg(kernels)");
+    // MLX's GPU builds have fast kernels of their own, and its macOS build uses Accelerate.
+    let gnu = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu");
+    if flavour == "cpu" && os == "linux" && gnu && matches!(arch.as_str(), "x86_64" | "aarch64") {
+        compile_kernels(&source, &include, &arch)?;
+        println!("cargo:rustc-cfg=kernels");
+    }
 
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=dylib=mlx");
@@ -107,8 +115,7 @@ fn own_mlx(dir: &Path, os: &str) -> Result<PathBuf, String> {
     Ok(prefix)
 }
 
-fn compile_mlx_c(include: &Path, os: &str) -> Result<(), String> {
-    let source = mlx_c_source()?;
+fn compile_mlx_c(source: &Path, include: &Path, os: &str) -> Result<(), String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(source.join("mlx/c"))
         .map_err(|error| format!("cannot read the MLX-C sources in {}: {error}", source.display()))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -117,7 +124,7 @@ fn compile_mlx_c(include: &Path, os: &str) -> Result<(), String> {
     files.sort();
 
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").opt_level(2).warnings(false).debug(false).include(&source).include(include).files(&files);
+    build.cpp(true).std("c++20").opt_level(2).warnings(false).debug(false).include(source).include(include).files(&files);
     if os == "macos" {
         build.flag("-mmacosx-version-min=14.0");
     }
@@ -131,6 +138,30 @@ fn compile_mlx_c(include: &Path, os: &str) -> Result<(), String> {
              On Debian or Ubuntu: apt-get install g++. On macOS: xcode-select --install."
         )
     })
+}
+
+/// Our own kernels: the loops once per instruction set, and the primitives around them.
+fn compile_kernels(source: &Path, include: &Path, arch: &str) -> Result<(), String> {
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap()).join("src/kernels");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let build = |name: &str, files: &[&str], flags: &[&str]| {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++20").opt_level(3).debug(false).warnings(false).include(source).include(include);
+        for flag in ["-fno-math-errno", "-ffp-contract=fast"].iter().chain(flags) {
+            build.flag(flag);
+        }
+        build.files(files.iter().map(|file| folder.join(file)));
+        build.try_compile(name).map_err(|error| format!("the C++ compiler could not build {}: {error}", folder.display()))
+    };
+    // Before what they refer to: static libraries are searched in order.
+    build("mlxn", &["kernels.cpp", "pool.cpp"], &[])?;
+    build("mlxn_baseline", &["simd.cpp"], &["-DMLXN_SET=baseline"])?;
+    if arch == "x86_64" {
+        build("mlxn_avx2", &["simd.cpp"], &["-DMLXN_SET=avx2", "-mavx2", "-mfma"])?;
+        let avx512 = ["-DMLXN_SET=avx512", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"];
+        build("mlxn_avx512", &["simd.cpp"], &avx512)?;
+    }
+    Ok(())
 }
 
 /// gcc 12 has C++20 but no `<format>`; `compat/format` stands in for the little that MLX-C uses.

@@ -82,6 +82,15 @@ static PRODUCTS: OnceLock<Products> = OnceLock::new();
 /// What OpenBLAS was last told; 0 before the first time.
 static THREADS_NOW: AtomicI32 = AtomicI32::new(0);
 
+/// The most threads that a product may use at present.
+static THREADS_LIMIT: AtomicI32 = AtomicI32::new(c_int::MAX);
+
+/// Limits the threads of a product and returns the limit before. For kernels that run products on threads of their own.
+#[unsafe(no_mangle)]
+extern "C" fn mlxn_blas_threads(limit: c_int) -> c_int {
+    THREADS_LIMIT.swap(limit, Ordering::Relaxed)
+}
+
 /// Multiplications from which a product is worth several threads: about 50 microseconds of one core. OpenBLAS itself starts at
 /// 260 thousand, where waiting for a thread that is not running costs many times the product whenever the cores are busy.
 const WORTH_THREADS: i64 = 1 << 23;
@@ -109,6 +118,7 @@ unsafe extern "C" fn cblas_sgemm(
     let Some(products) = PRODUCTS.get() else { missing() };
     if let Some(set_threads) = products.set_threads {
         let wanted = if (m as i64) * (n as i64) * (k as i64) < WORTH_THREADS { 1 } else { products.threads };
+        let wanted = wanted.min(THREADS_LIMIT.load(Ordering::Relaxed));
         if THREADS_NOW.swap(wanted, Ordering::Relaxed) != wanted {
             set_threads(wanted);
         }

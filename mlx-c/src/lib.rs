@@ -6,8 +6,10 @@
 mod bindings;
 #[cfg(target_os = "linux")]
 mod blas;
+mod kernels;
 
 pub use bindings::*;
+pub use kernels::*;
 
 /// `cpu`, `metal`, `cuda12` or `cuda13`: chosen when this crate was built.
 pub const FLAVOUR: &str = env!("MLX_NODE_FLAVOUR");

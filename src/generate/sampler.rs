@@ -4,7 +4,7 @@
 //! distribution that is sampled. The log-prob returned is that of the unfiltered `logits / temperature`, which is what
 //! training compares with (TRL).
 
-use crate::mlx::{Array, Dtype, Error, Result, ops, random};
+use crate::mlx::{Array, Dtype, Error, Result, kernels, ops, random};
 
 /// How tokens are chosen. The defaults sample from the plain distribution.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +117,7 @@ impl Sampler {
         let scaled =
             if self.options.temperature == 1. { logits.clone() } else { logits.divide_scalar(self.options.temperature)? };
         let best = scaled.max(&[-1], true)?;
-        let weights = scaled.subtract(&best)?.exp()?;
+        let weights = kernels::exp(&scaled.subtract(&best)?)?;
         let total = weights.sum(&[-1], true)?;
         let kept = if self.options.filters() {
             let filtered = self.filter(&scaled)?;
@@ -182,7 +182,7 @@ impl Sampler {
 fn greedy(logits: &Array) -> Result<Sampled> {
     let tokens = logits.argmax(-1, true)?.astype(Dtype::Int32)?;
     let chosen = logits.take_along_axis(&tokens, -1)?;
-    let logprobs = chosen.subtract(&logits.logsumexp(&[-1], true)?)?;
+    let logprobs = chosen.subtract(&kernels::logsumexp(logits)?)?;
     Ok(Sampled { tokens: tokens.squeeze(&[-1])?, logprobs: logprobs.squeeze(&[-1])? })
 }
 

@@ -43,8 +43,7 @@ impl std::fmt::Debug for Array {
 
 /// Calls an MLX-C function that fills one array.
 pub(super) fn output(call: impl FnOnce(*mut sys::mlx_array) -> c_int) -> Result<Array> {
-    // SAFETY: `mlx_array_new` makes an empty handle that the call fills.
-    let mut array = Array(unsafe { sys::mlx_array_new() });
+    let mut array = Array::empty();
     check(call(&mut array.0))?;
     Ok(array)
 }
@@ -59,6 +58,12 @@ pub fn element_count(shape: &[i32]) -> Result<usize> {
 }
 
 impl Array {
+    /// An empty handle, to be filled by a call.
+    pub(super) fn empty() -> Array {
+        // SAFETY: makes a new handle.
+        Array(unsafe { sys::mlx_array_new() })
+    }
+
     /// Copies `data` into a new array of `shape`.
     pub fn from_slice<T: Element>(data: &[T], shape: &[i32]) -> Result<Array> {
         let count = element_count(shape)?;

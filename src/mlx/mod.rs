@@ -4,6 +4,7 @@ mod array;
 mod dtype;
 mod error;
 pub mod fast;
+pub mod kernels;
 pub mod memory;
 pub mod ops;
 pub mod random;
@@ -34,5 +35,7 @@ pub fn version() -> Result<String> {
     }
 }
 
+#[cfg(all(test, target_os = "linux"))]
+mod kernels_tests;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use super::{Linear, RmsNorm, Rope, RopeConfig, module_of};
 use crate::cache::KvCache;
-use crate::mlx::fast::{self, Mask, RopeOffset};
-use crate::mlx::{Array, Dtype, Error, Result, ops};
+use crate::mlx::fast::{Mask, RopeOffset};
+use crate::mlx::{Array, Dtype, Error, Result, kernels, ops};
 
 /// What an attention layer is made of.
 #[derive(Clone, Debug)]
@@ -124,8 +124,8 @@ impl Attention {
             ContextMask::Array(mask) => Mask::Array(mask),
         };
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let attended = fast::scaled_dot_product_attention(&queries, &keys, &values, scale, mask)?;
-        let attended = attended.transpose(&[0, 2, 1, 3])?.reshape(&[batch, slots, self.heads * self.head_dim])?;
+        let attended = kernels::attention(&queries, &keys, &values, scale, mask)?;
+        let attended = attended.reshape(&[batch, slots, self.heads * self.head_dim])?;
         self.o_proj.forward(&attended)
     }
 }

@@ -1,7 +1,7 @@
 //! A linear layer, with an optional LoRA adapter on it.
 
 use super::{Lora, Module, join};
-use crate::mlx::{Array, Dtype, Result, ops};
+use crate::mlx::{Array, Dtype, Result, kernels, ops};
 
 /// `x Wᵀ + b`, and a low-rank correction when an adapter is attached.
 #[derive(Clone)]
@@ -22,10 +22,9 @@ impl Linear {
 
     /// `[..., in]` to `[..., out]`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let transposed = self.weight.t()?;
         let y = match &self.bias {
-            Some(bias) => ops::addmm(bias, x, &transposed, 1.0, 1.0)?,
-            None => x.matmul(&transposed)?,
+            Some(bias) => ops::addmm(bias, x, &self.weight.t()?, 1.0, 1.0)?,
+            None => kernels::linear(x, &self.weight)?,
         };
         match &self.lora {
             Some(lora) if lora.enabled => lora.correct(x, &y),

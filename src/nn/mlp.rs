@@ -1,7 +1,7 @@
 //! The gated feed-forward block (SwiGLU, Shazeer 2020, arXiv:2002.05202).
 
 use super::{Linear, module_of};
-use crate::mlx::{Array, Dtype, Result};
+use crate::mlx::{Array, Dtype, Result, kernels};
 
 /// `down(silu(gate(x)) · up(x))`, without biases.
 #[derive(Clone)]
@@ -21,8 +21,7 @@ impl Mlp {
     }
 
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let gate = self.gate_proj.forward(x)?.silu()?;
-        self.down_proj.forward(&gate.multiply(&self.up_proj.forward(x)?)?)
+        self.down_proj.forward(&kernels::swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation.
 
 use super::{Module, join};
-use crate::mlx::{Array, Dtype, Result, fast, ops};
+use crate::mlx::{Array, Dtype, Result, kernels, ops};
 
 /// `x / √(mean(x²) + eps) · weight` over the last axis, accumulated in float32.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ impl RmsNorm {
     }
 
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        fast::rms_norm(x, Some(&self.weight), self.eps)
+        kernels::rms_norm(x, &self.weight, self.eps)
     }
 }
 

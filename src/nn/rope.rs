@@ -3,8 +3,8 @@
 
 use std::f64::consts::PI;
 
-use crate::mlx::fast::{self, RopeFrequencies, RopeOffset};
-use crate::mlx::{Array, Dtype, Error, Result};
+use crate::mlx::fast::RopeOffset;
+use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
 /// YaRN (Peng et al. 2023, arXiv:2309.00071).
 #[derive(Clone, Debug, PartialEq)]
@@ -61,11 +61,11 @@ pub struct RopeConfig {
 
 #[derive(Clone)]
 enum Frequencies {
-    Base {
-        theta: f32,
+    /// Positions times `scale`.
+    Table {
+        table: Array,
         scale: f32,
     },
-    Table(Array),
     /// `table · growth^exponents`, where growth depends on the length.
     Dynamic {
         table: Array,
@@ -96,8 +96,8 @@ impl Rope {
         let wavelengths: Vec<f64> = (0..dims / 2).map(|i| config.theta.powf(2.0 * i as f64 / dims as f64)).collect();
         let mut attention_factor = 1.0;
         let frequencies = match &config.scaling {
-            RopeScaling::Default => Frequencies::Base { theta: config.theta as f32, scale: 1.0 },
-            RopeScaling::Linear { factor } => Frequencies::Base { theta: config.theta as f32, scale: (1.0 / factor) as f32 },
+            RopeScaling::Default => Frequencies::Table { table: table(&wavelengths)?, scale: 1.0 },
+            RopeScaling::Linear { factor } => Frequencies::Table { table: table(&wavelengths)?, scale: (1.0 / factor) as f32 },
             RopeScaling::Dynamic { factor, max_position_embeddings } => {
                 if dims == 2 {
                     return Err(Error::Config("dynamic rotary embeddings need a head size above 2".into()));
@@ -112,7 +112,7 @@ impl Rope {
             }
             RopeScaling::Yarn(yarn) => {
                 attention_factor = yarn.attention_factor;
-                Frequencies::Table(table(&yarn_wavelengths(yarn, &wavelengths, config.theta))?)
+                Frequencies::Table { table: table(&yarn_wavelengths(yarn, &wavelengths, config.theta))?, scale: 1.0 }
             }
             RopeScaling::LongRope(long) => {
                 attention_factor = long.attention_factor;
@@ -142,7 +142,7 @@ impl Rope {
                     let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
                     length / ((1.0 - smooth) / factor + smooth)
                 };
-                Frequencies::Table(table(&wavelengths.iter().map(stretched).collect::<Vec<_>>())?)
+                Frequencies::Table { table: table(&wavelengths.iter().map(stretched).collect::<Vec<_>>())?, scale: 1.0 }
             }
         };
         Ok(Rope { dims, frequencies, attention_factor: attention_factor as f32 })
@@ -152,10 +152,7 @@ impl Rope {
     pub fn forward(&self, x: &Array, offset: RopeOffset) -> Result<Array> {
         let x = if self.attention_factor == 1.0 { x.clone() } else { x.multiply_scalar(self.attention_factor)? };
         let (table, scale) = match &self.frequencies {
-            Frequencies::Base { theta, scale } => {
-                return fast::rope(&x, self.dims, RopeFrequencies::Base(*theta), *scale, offset);
-            }
-            Frequencies::Table(table) => (table.clone(), 1.0),
+            Frequencies::Table { table, scale } => (table.clone(), *scale),
             Frequencies::Dynamic { table, exponents, factor, max_position_embeddings } => {
                 let longest = length(&x, &offset)?.maximum_scalar(*max_position_embeddings as f32)?;
                 let ratio = longest.divide_scalar(*max_position_embeddings as f32)?;
@@ -167,7 +164,7 @@ impl Rope {
                 (crate::mlx::ops::where_(&is_long, long, short)?, 1.0)
             }
         };
-        fast::rope(&x, self.dims, RopeFrequencies::Table(&table), scale, offset)
+        kernels::rope(&x, self.dims, &table, scale, offset)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use crate::mlx::kernels::{self, AdamWStep};
 use crate::mlx::{Array, Compiled, Dtype, Error, Result, compile_available, compiled, ops};
 use crate::runtime::block_on_owner;
 
@@ -59,30 +60,58 @@ pub struct AdamW {
     options: AdamWOptions,
     parameters: Vec<Parameter>,
     step: u64,
-    /// The update as one fused kernel, where MLX can compile.
-    fused: Option<Compiled>,
+    arithmetic: Arithmetic,
+}
+
+/// What computes the update, best first.
+enum Arithmetic {
+    Kernel,
+    Compiled(Compiled),
+    Composed,
+}
+
+impl Arithmetic {
+    fn best() -> Result<Self> {
+        static CAN_COMPILE: OnceLock<bool> = OnceLock::new();
+        Ok(if kernels::available() {
+            Arithmetic::Kernel
+        } else if *CAN_COMPILE.get_or_init(compile_available) {
+            Arithmetic::Compiled(compiled(composed, true)?)
+        } else {
+            Arithmetic::Composed
+        })
+    }
+
+    /// Weight, first and second moment after a step, from weight, gradient and moments.
+    fn update(&self, arrays: [Array; 4], scale: &Array, step: &AdamWStep) -> Result<Vec<Array>> {
+        if let Arithmetic::Kernel = self {
+            return Ok(kernels::adamw(arrays.each_ref(), scale, step)?.to_vec());
+        }
+        let AdamWStep { step_size, root, kept, beta1, rest1, beta2, rest2, eps } = *step;
+        let constants = [step_size, root, kept, beta1, rest1, beta2, rest2, eps].map(Array::scalar);
+        let inputs: Vec<Array> = arrays.into_iter().chain([scale.clone()]).chain(constants).collect();
+        match self {
+            Arithmetic::Compiled(update) => update.call(&inputs),
+            _ => composed(&inputs),
+        }
+    }
 }
 
 impl AdamW {
     /// For parameters of these names and shapes, in the order of every later `update`; the flag says whether weight decay applies.
     pub fn new(options: AdamWOptions, parameters: impl IntoIterator<Item = (String, Vec<i32>, bool)>) -> Result<Self> {
         options.validate()?;
-        static CAN_COMPILE: OnceLock<bool> = OnceLock::new();
-        let fused = match *CAN_COMPILE.get_or_init(compile_available) {
-            true => Some(compiled(arithmetic, true)?),
-            false => None,
-        };
         let parameters = parameters
             .into_iter()
             .map(|(name, shape, decays)| Parameter { name, shape, decays, moments: None, master: None })
             .collect();
-        Ok(AdamW { options, parameters, step: 0, fused })
+        Ok(AdamW { options, parameters, step: 0, arithmetic: Arithmetic::best()? })
     }
 
     /// The same optimizer with one operation at a time, for comparison.
     #[cfg(test)]
     pub(super) fn without_fusion(self) -> Self {
-        AdamW { fused: None, ..self }
+        AdamW { arithmetic: Arithmetic::Composed, ..self }
     }
 
     pub fn options(&self) -> &AdamWOptions {
@@ -109,14 +138,20 @@ impl AdamW {
         self.check(params, grads)?;
         let AdamWOptions { lr, beta1, beta2, eps, weight_decay } = self.options;
         let time = (self.step + 1) as f64;
-        let scalar = |value: f64| Array::scalar(value as f32);
-        let step_size = scalar(lr / (1.0 - beta1.powf(time)));
-        let root = scalar(1.0 / (1.0 - beta2.powf(time)).sqrt());
-        let kept = [scalar(1.0), scalar(1.0 - lr * weight_decay)];
-        let constants = [scalar(beta1), scalar(1.0 - beta1), scalar(beta2), scalar(1.0 - beta2), scalar(eps)];
+        let step = AdamWStep {
+            step_size: (lr / (1.0 - beta1.powf(time))) as f32,
+            root: (1.0 / (1.0 - beta2.powf(time)).sqrt()) as f32,
+            kept: 1.0,
+            beta1: beta1 as f32,
+            rest1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            rest2: (1.0 - beta2) as f32,
+            eps: eps as f32,
+        };
+        let decayed = (1.0 - lr * weight_decay) as f32;
 
         // A unique reference may go to the owner thread; a compiled function is not shared between threads.
-        let (fused, parameters) = (&mut self.fused, &self.parameters);
+        let (arithmetic, parameters) = (&mut self.arithmetic, &self.parameters);
         let results = block_on_owner(move || {
             let updates = parameters.iter().zip(params.iter().zip(grads)).map(|(parameter, (weight, gradient))| {
                 let weight = match &parameter.master {
@@ -127,13 +162,8 @@ impl AdamW {
                     Some(moments) => moments.clone(),
                     None => [ops::zeros_like(&weight)?, ops::zeros_like(&weight)?],
                 };
-                let mut inputs = vec![weight, gradient.astype(Dtype::Float32)?, first, second];
-                inputs.extend([scale.clone(), step_size.clone(), root.clone(), kept[usize::from(parameter.decays)].clone()]);
-                inputs.extend(constants.iter().cloned());
-                match fused.as_ref() {
-                    Some(fused) => fused.call(&inputs),
-                    None => arithmetic(&inputs),
-                }
+                let step = if parameter.decays { AdamWStep { kept: decayed, ..step } } else { step };
+                arithmetic.update([weight, gradient.astype(Dtype::Float32)?, first, second], scale, &step)
             });
             updates.collect::<Result<Vec<_>>>()
         })?;
@@ -237,7 +267,7 @@ impl AdamW {
 
 /// Weight, first and second moment after a step, from: weight, gradient, moments, gradient scale, step size, 1 / sqrt of the
 /// second bias correction, factor of the weight, beta1, 1 - beta1, beta2, 1 - beta2, epsilon.
-fn arithmetic(inputs: &[Array]) -> Result<Vec<Array>> {
+fn composed(inputs: &[Array]) -> Result<Vec<Array>> {
     let [weight, gradient, first, second, scale, step_size, root, kept, beta1, rest1, beta2, rest2, eps] = inputs else {
         return Err(Error::Internal(format!("the AdamW update takes 13 arrays, not {}", inputs.len())));
     };

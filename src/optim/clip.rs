@@ -1,15 +1,11 @@
 //! Gradient clipping. Norms are float32 scalars and stay lazy, so that a step evaluates them together with its weights.
 
-use crate::mlx::{Array, Dtype, Error, Result};
+use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
 /// The Euclidean norm over all elements of all gradients, float32. It is not finite exactly when some gradient's square is not:
 /// then skip the step.
 pub fn global_norm(gradients: &[Array]) -> Result<Array> {
-    let squares = gradients.iter().map(|gradient| {
-        let flat = gradient.astype(Dtype::Float32)?.flatten()?;
-        // A product with itself reads the data once and needs no array of squares.
-        flat.expand_dims(&[0])?.matmul(&flat.expand_dims(&[1])?)?.reshape(&[])
-    });
+    let squares = gradients.iter().map(|gradient| kernels::sum_of_squares(&gradient.astype(Dtype::Float32)?));
     let mut sum = Array::scalar(0.0);
     for square in squares {
         sum = sum.add(&square?)?;

@@ -4,7 +4,7 @@
 //! them in chunks, keeps one number per token (the log of the softmax's denominator), and computes the logits again for the gradient.
 
 use crate::mlx::ops::{concatenate, zeros, zeros_like};
-use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, ops};
+use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, kernels, ops};
 
 /// `log softmax(logits / temperature)[ids]` for logits `[.., V]` and integer ids `[..]`; float32 `[..]`.
 pub fn selective_log_softmax(logits: &Array, ids: &Array, temperature: f32) -> Result<Array> {
@@ -177,12 +177,12 @@ impl Head {
             let logits = self.logits(&rows, &transposed)?;
             let chosen = logits.take_along_axis(&ids.slice_axis(0, start, stop)?, 1)?;
             parts.push(if self.options.entropy == Entropy::Skip {
-                let denominator = logits.logsumexp(&[1], true)?;
+                let denominator = kernels::logsumexp(&logits)?;
                 vec![chosen.subtract(&denominator)?, denominator]
             } else {
                 // One exponential serves both sums, and matrix products add faster than reductions.
                 let largest = logits.max(&[1], true)?;
-                let exponentials = logits.subtract(&largest)?.exp()?;
+                let exponentials = kernels::exp(&logits.subtract(&largest)?)?;
                 let sum = exponentials.matmul(&ops::ones(&[self.vocabulary, 1], Dtype::Float32)?)?;
                 let weighted = exponentials.expand_dims(&[1])?.matmul(&logits.expand_dims(&[2])?)?.squeeze(&[2])?;
                 let denominator = largest.add(&sum.log()?)?;
@@ -228,7 +228,7 @@ impl Head {
             } else {
                 self.logits(&rows, &transposed)?.subtract(&part(&denominator)?)?
             };
-            let probs = log_probs.exp()?;
+            let probs = kernels::exp(&log_probs)?;
             let cotangent = part(&cotangent)?;
             // The factor of each row that the products have not got yet.
             let (difference, factor) = match &through_entropy {

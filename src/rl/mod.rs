@@ -19,4 +19,6 @@ pub use options::{ImportanceSamplingLevel, LossOptions, LossType};
 #[cfg(test)]
 mod loss_tests;
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod step_tests;

@@ -1,0 +1,64 @@
+//! Bindings of our own CPU kernels (`kernels/kernels.h`), where the build has them.
+
+use std::ffi::{c_float, c_int};
+
+use crate::{mlx_array, mlx_stream};
+
+/// Whether this build has the kernels; calling one where it has not fails.
+pub const KERNELS: bool = cfg!(kernels);
+
+macro_rules! kernels {
+    ($(fn $name:ident($($argument:ident: $type:ty),* $(,)?);)*) => {
+        #[cfg(kernels)]
+        unsafe extern "C" {
+            $(pub fn $name($($argument: $type),*) -> c_int;)*
+        }
+        $(
+            /// # Safety
+            /// Always safe: it only reports failure.
+            #[cfg(not(kernels))]
+            pub unsafe fn $name($(_: $type),*) -> c_int {
+                1
+            }
+        )*
+    };
+}
+
+kernels! {
+    fn mlxn_exp(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
+    fn mlxn_logsumexp(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
+    fn mlxn_sum_of_squares(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
+    fn mlxn_swiglu(res: *mut mlx_array, gate: mlx_array, up: mlx_array, s: mlx_stream);
+    fn mlxn_rms_norm(res: *mut mlx_array, x: mlx_array, weight: mlx_array, eps: c_float, s: mlx_stream);
+    fn mlxn_rope(
+        res: *mut mlx_array,
+        x: mlx_array,
+        wavelengths: mlx_array,
+        offsets: mlx_array,
+        scale: c_float,
+        s: mlx_stream,
+    );
+    fn mlxn_attention(
+        res: *mut mlx_array,
+        q: mlx_array,
+        k: mlx_array,
+        v: mlx_array,
+        mask: mlx_array,
+        scale: c_float,
+        causal: bool,
+        s: mlx_stream,
+    );
+    fn mlxn_linear(res: *mut mlx_array, x: mlx_array, weight: mlx_array, s: mlx_stream);
+    fn mlxn_adamw(
+        res_weight: *mut mlx_array,
+        res_first: *mut mlx_array,
+        res_second: *mut mlx_array,
+        weight: mlx_array,
+        gradient: mlx_array,
+        first: mlx_array,
+        second: mlx_array,
+        scale: mlx_array,
+        constants: *const c_float,
+        s: mlx_stream,
+    );
+}

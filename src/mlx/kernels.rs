@@ -1,0 +1,141 @@
+//! Kernels of our own for float32 on the CPU, where MLX's library runs scalar loops. Each falls back to MLX's operations on a
+//! GPU, for other dtypes and in builds without the kernels; values agree to float32 rounding.
+
+use mlx_sys as sys;
+
+use super::array::output;
+use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
+use super::{Array, Dtype, Result, device, stream};
+
+/// Whether this build has the kernels and computes on the CPU.
+pub fn available() -> bool {
+    sys::KERNELS && device() == "cpu"
+}
+
+/// Whether the kernels take these arrays.
+fn usable(arrays: &[&Array]) -> bool {
+    available() && arrays.iter().all(|array| array.dtype() == Dtype::Float32)
+}
+
+/// `e^x`
+pub fn exp(x: &Array) -> Result<Array> {
+    if !usable(&[x]) {
+        return x.exp();
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_exp(result, x.0, stream::current()) })
+}
+
+/// The logarithm of the sum of exponentials over the last axis, which stays with size 1.
+pub fn logsumexp(x: &Array) -> Result<Array> {
+    if !usable(&[x]) || x.shape().last().is_none_or(|&size| size == 0) {
+        return x.logsumexp(&[-1], true);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_logsumexp(result, x.0, stream::current()) })
+}
+
+/// The sum of the squares of all elements, a scalar.
+pub fn sum_of_squares(x: &Array) -> Result<Array> {
+    if !usable(&[x]) {
+        return x.square()?.sum_all();
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_sum_of_squares(result, x.0, stream::current()) })
+}
+
+/// `silu(gate) * up`
+pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
+    if !usable(&[gate, up]) || gate.shape() != up.shape() {
+        return gate.silu()?.multiply(up);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_swiglu(result, gate.0, up.0, stream::current()) })
+}
+
+/// `x / rms(x) * weight` over the last axis.
+pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+    if !usable(&[x, weight]) {
+        return fast::rms_norm(x, Some(weight), eps);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_rms_norm(result, x.0, weight.0, eps, stream::current()) })
+}
+
+/// As `fast::rope` with a table of frequencies.
+pub fn rope(x: &Array, dims: i32, wavelengths: &Array, scale: f32, offset: RopeOffset) -> Result<Array> {
+    if !usable(&[x, wavelengths]) {
+        return fast::rope(x, dims, RopeFrequencies::Table(wavelengths), scale, offset);
+    }
+    let offsets = match offset {
+        RopeOffset::Same(offset) => Array::from_slice(&[offset], &[1])?,
+        RopeOffset::PerRow(offsets) => offsets.clone(),
+    };
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_rope(result, x.0, wavelengths.0, offsets.0, scale, stream::current()) })
+}
+
+/// Attention as `fast::scaled_dot_product_attention`, but of shape `[B, T, H, D]`.
+pub fn attention(queries: &Array, keys: &Array, values: &Array, scale: f32, mask: Mask) -> Result<Array> {
+    let additive = matches!(mask, Mask::Array(array) if array.dtype() != Dtype::Bool);
+    if !usable(&[queries, keys, values]) || additive {
+        return fast::scaled_dot_product_attention(queries, keys, values, scale, mask)?.transpose(&[0, 2, 1, 3]);
+    }
+    let (causal, mask) = match mask {
+        Mask::None => (false, sys::mlx_array { ctx: std::ptr::null_mut() }),
+        Mask::Causal => (true, sys::mlx_array { ctx: std::ptr::null_mut() }),
+        Mask::Array(array) => (false, array.0),
+    };
+    // SAFETY: valid handles; a null mask means none.
+    output(|result| unsafe { sys::mlxn_attention(result, queries.0, keys.0, values.0, mask, scale, causal, stream::current()) })
+}
+
+/// `x Wᵀ` for `x` `[.., in]` and a weight `[out, in]`.
+pub fn linear(x: &Array, weight: &Array) -> Result<Array> {
+    if !usable(&[x, weight]) || weight.ndim() != 2 {
+        return x.matmul(&weight.t()?);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_linear(result, x.0, weight.0, stream::current()) })
+}
+
+/// The constants of an AdamW step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct AdamWStep {
+    pub step_size: f32,
+    /// 1 / √ of the second bias correction.
+    pub root: f32,
+    /// Factor of the weight.
+    pub kept: f32,
+    pub beta1: f32,
+    /// 1 - beta1
+    pub rest1: f32,
+    pub beta2: f32,
+    /// 1 - beta2
+    pub rest2: f32,
+    pub eps: f32,
+}
+
+/// New weight, first and second moment, in place where nobody else holds the old ones; the gradient is multiplied by `scale`, a
+/// scalar array. Only where the kernels are available: there is nothing to fall back to.
+pub fn adamw(inputs: [&Array; 4], scale: &Array, step: &AdamWStep) -> Result<[Array; 3]> {
+    let [weight, gradient, first, second] = inputs;
+    let [mut first_out, mut second_out] = [Array::empty(), Array::empty()];
+    // SAFETY: valid handles, empty ones to be filled; AdamWStep holds the eight floats in the order that the kernel reads.
+    let weight_out = output(|result| unsafe {
+        sys::mlxn_adamw(
+            result,
+            &mut first_out.0,
+            &mut second_out.0,
+            weight.0,
+            gradient.0,
+            first.0,
+            second.0,
+            scale.0,
+            (&raw const *step).cast(),
+            stream::current(),
+        )
+    })?;
+    Ok([weight_out, first_out, second_out])
+}

@@ -1,0 +1,243 @@
+//! Each kernel against MLX's own operations: values and gradients, sizes that fill no vector, strided inputs, extreme values.
+
+use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
+use super::{Array, Dtype, Result, kernels, ops, random, value_and_grad};
+
+fn normal(seed: u64, shape: &[i32]) -> Array {
+    random::normal(0., 1., shape, Dtype::Float32, &random::key(seed).unwrap()).unwrap()
+}
+
+#[track_caller]
+fn close(found: &Array, wanted: &Array, tolerance: f32) {
+    assert_eq!(found.shape(), wanted.shape());
+    let scale = wanted.to_f32().unwrap().iter().fold(1f32, |largest, value| largest.max(value.abs()));
+    for (index, (found, wanted)) in found.to_f32().unwrap().iter().zip(wanted.to_f32().unwrap()).enumerate() {
+        assert!((found - wanted).abs() <= tolerance * scale, "element {index}: {found} is not {wanted}");
+    }
+}
+
+/// Compares a kernel with its reference: outputs, and the gradients of a weighted sum of them in the first `differentiated` inputs.
+#[track_caller]
+fn agree(
+    inputs: &[Array],
+    differentiated: usize,
+    kernel: impl Fn(&[Array]) -> Result<Array>,
+    reference: impl Fn(&[Array]) -> Result<Array>,
+) {
+    assert_eq!(kernels::available(), super::flavour() == "cpu", "a build for the CPU has the kernels");
+    let wanted = reference(inputs).unwrap();
+    close(&kernel(inputs).unwrap(), &wanted, 2e-6);
+    let weights = normal(99, wanted.shape());
+    let argnums: Vec<i32> = (0..differentiated as i32).collect();
+    let gradients = |function: &dyn Fn(&[Array]) -> Result<Array>| {
+        value_and_grad(|inputs| Ok(vec![function(inputs)?.multiply(&weights)?.sum_all()?]), inputs, &argnums).unwrap().1
+    };
+    for (found, wanted) in gradients(&kernel).iter().zip(gradients(&reference)) {
+        close(found, &wanted, 5e-6);
+    }
+}
+
+/// Distance in units of the last place of the wanted value; the smallest normal's unit below it.
+fn ulps(found: f32, wanted: f64) -> f64 {
+    if (wanted as f32).is_infinite() || found.is_infinite() {
+        return if found == wanted as f32 || wanted > f64::from(f32::MAX) * 0.9999997 { 0. } else { f64::INFINITY };
+    }
+    let exponent = wanted.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor();
+    (f64::from(found) - wanted).abs() / (exponent - 23.).exp2()
+}
+
+#[test]
+fn exp_is_within_two_ulps() {
+    // Every 1021st float, signs and exponents and all, and all around the ends of the range.
+    let mut values: Vec<f32> = (0..u32::MAX).step_by(1021).map(f32::from_bits).collect();
+    values.extend((0..200_000).map(|i| -104.5 + i as f32 * 1e-4));
+    values.extend((0..200_000).map(|i| 87.0 + i as f32 * 1e-5));
+    let found = kernels::exp(&Array::from_slice(&values, &[values.len() as i32]).unwrap()).unwrap().to_f32().unwrap();
+    for (&x, &y) in values.iter().zip(&found) {
+        if x.is_nan() {
+            assert!(y.is_nan(), "exp({x}) is {y}");
+        } else {
+            let error = ulps(y, f64::from(x).exp());
+            assert!(error <= 2., "exp({x}) is {y}, {error} ulp off");
+        }
+    }
+    let ends = [f32::INFINITY, f32::NEG_INFINITY, 0., -0., 1e-45, f32::MAX, f32::MIN];
+    let found = kernels::exp(&Array::from_slice(&ends, &[7]).unwrap()).unwrap().to_f32().unwrap();
+    assert_eq!(found, [f32::INFINITY, 0., 1., 1., 1., f32::INFINITY, 0.]);
+}
+
+#[test]
+fn exp_and_its_gradient() {
+    for size in [1, 3, 16, 17, 100_003] {
+        agree(&[normal(1, &[size])], 1, |x| kernels::exp(&x[0]), |x| x[0].exp());
+    }
+    agree(&[normal(1, &[7, 5])], 1, |x| kernels::exp(&x[0].t()?), |x| x[0].t()?.exp());
+    assert!(kernels::exp(&ops::zeros(&[0, 3], Dtype::Float32).unwrap()).unwrap().to_f32().unwrap().is_empty());
+}
+
+#[test]
+fn logsumexp_and_its_gradient() {
+    for shape in [[1, 1], [3, 7], [5, 16], [2, 33], [70, 8193]] {
+        let x = normal(2, &shape).multiply_scalar(10.).unwrap();
+        agree(&[x], 1, |x| kernels::logsumexp(&x[0]), |x| x[0].logsumexp(&[-1], true));
+    }
+    agree(&[normal(3, &[6, 9])], 1, |x| kernels::logsumexp(&x[0].t()?), |x| x[0].t()?.logsumexp(&[-1], true));
+    let (low, high) = (f32::NEG_INFINITY, f32::INFINITY);
+    let rows = [low, low, low, low, 1., low, high, 1., low, f32::NAN, 1., 2., 1e30, 1e30, low];
+    let found = kernels::logsumexp(&Array::from_slice(&rows, &[5, 3]).unwrap()).unwrap().to_f32().unwrap();
+    assert_eq!([found[0], found[1], found[2], found[4]], [low, 1., high, 1e30]);
+    assert!(found[3].is_nan());
+}
+
+#[test]
+fn swiglu_and_its_gradient() {
+    let reference = |x: &[Array]| x[0].silu()?.multiply(&x[1]);
+    for shape in [&[1][..], &[5, 7], &[2, 3, 16], &[40_001]] {
+        let inputs = [normal(4, shape).multiply_scalar(5.).unwrap(), normal(5, shape)];
+        agree(&inputs, 2, |x| kernels::swiglu(&x[0], &x[1]), reference);
+    }
+    let inputs = [normal(6, &[6, 10]), normal(7, &[10, 6])];
+    agree(&inputs, 2, |x| kernels::swiglu(&x[0].t()?, &x[1]), |x| reference(&[x[0].t()?, x[1].clone()]));
+    // Broadcasting is left to MLX.
+    agree(&[normal(6, &[6, 10]), normal(7, &[10])], 2, |x| kernels::swiglu(&x[0], &x[1]), reference);
+    let gate = Array::from_slice(&[-1e30f32, -200., 0., 200., 1e30, f32::NAN], &[6]).unwrap();
+    let found = kernels::swiglu(&gate, &ops::ones(&[6], Dtype::Float32).unwrap()).unwrap().to_f32().unwrap();
+    assert_eq!(found[..5], [0., 0., 0., 200., 1e30]);
+    assert!(found[5].is_nan());
+}
+
+#[test]
+fn rms_norm_and_its_gradient() {
+    for shape in [&[1, 1][..], &[3, 5], &[2, 3, 4, 64], &[700, 100]] {
+        let weight = normal(9, &shape[shape.len() - 1..]);
+        let inputs = [normal(8, shape), weight];
+        agree(&inputs, 2, |x| kernels::rms_norm(&x[0], &x[1], 1e-6), |x| fast::rms_norm(&x[0], Some(&x[1]), 1e-6));
+    }
+    let inputs = [normal(10, &[2, 5, 3, 8]), normal(11, &[8])];
+    let turned = |x: &[Array]| x[0].transpose(&[0, 2, 1, 3]);
+    let reference = |x: &[Array]| fast::rms_norm(&turned(x)?, Some(&x[1]), 1e-6);
+    agree(&inputs, 2, |x| kernels::rms_norm(&turned(x)?, &x[1], 1e-6), reference);
+    assert!(kernels::rms_norm(&inputs[0], &normal(1, &[3]), 1e-6).is_err());
+}
+
+#[test]
+fn rope_and_its_gradient() {
+    let table = Array::from_slice(&[1f32, 3., 10., 30., 100.], &[5]).unwrap();
+    let offsets = Array::from_slice(&[3i32, 0, 41], &[3]).unwrap();
+    for (dims, slots) in [(10, 1), (10, 6), (10, 40)] {
+        for width in [10, 13] {
+            let x = [normal(12, &[3, 4, slots, width])];
+            let heads_last = [normal(13, &[3, slots, 4, width])];
+            for per_row in [true, false] {
+                let offset = || if per_row { RopeOffset::PerRow(&offsets) } else { RopeOffset::Same(7) };
+                let kernel = |x: &Array| kernels::rope(x, dims, &table, 0.5, offset());
+                let reference = |x: &Array| fast::rope(x, dims, RopeFrequencies::Table(&table), 0.5, offset());
+                agree(&x, 1, |x| kernel(&x[0]), |x| reference(&x[0]));
+                let turned = |x: &[Array]| x[0].transpose(&[0, 2, 1, 3]);
+                agree(&heads_last, 1, |x| kernel(&turned(x)?), |x| reference(&turned(x)?));
+                let sliced = |x: &[Array]| x[0].slice_axis(0, 0, 3)?.transpose(&[0, 1, 2, 3])?.multiply_scalar(2.);
+                agree(&x, 1, |x| kernel(&sliced(x)?), |x| reference(&sliced(x)?));
+            }
+        }
+    }
+}
+
+fn attention_agrees(inputs: &[Array; 3], mask: Mask) {
+    agree(
+        inputs,
+        3,
+        |x| kernels::attention(&x[0], &x[1], &x[2], 0.3, mask),
+        |x| fast::scaled_dot_product_attention(&x[0], &x[1], &x[2], 0.3, mask)?.transpose(&[0, 2, 1, 3]),
+    );
+}
+
+#[test]
+fn attention_and_its_gradient() {
+    // Batch, heads, heads of keys, queries, keys, head size; the last one is longer than a block of queries.
+    for [b, h, kv, t, k, d] in
+        [[1, 1, 1, 1, 1, 1], [2, 4, 2, 5, 5, 8], [2, 6, 2, 3, 9, 5], [3, 4, 4, 1, 17, 16], [1, 2, 1, 300, 310, 8]]
+    {
+        let inputs = [normal(14, &[b, h, t, d]), normal(15, &[b, kv, k, d]), normal(16, &[b, kv, k, d])];
+        attention_agrees(&inputs, Mask::None);
+        attention_agrees(&inputs, Mask::Causal);
+        let visible = normal(17, &[b, 1, t, k]).greater_scalar(0.).unwrap();
+        let own = ops::arange(0., f64::from(k), 1., Dtype::Int32).unwrap().equal(&Array::scalar_i32(k - 1)).unwrap();
+        let mask = visible.logical_or(&own).unwrap();
+        attention_agrees(&inputs, Mask::Array(&mask));
+    }
+}
+
+#[test]
+fn attention_of_strided_heads() {
+    // Queries as projections leave them, keys and values as slices of a longer cache, one of them transposed.
+    let inputs = [normal(18, &[2, 7, 4, 8]), normal(19, &[2, 2, 20, 8]), normal(20, &[2, 2, 8, 12])];
+    let views = |x: &[Array]| -> Result<[Array; 3]> {
+        Ok([x[0].transpose(&[0, 2, 1, 3])?, x[1].slice_axis(2, 0, 12)?, x[2].transpose(&[0, 1, 3, 2])?])
+    };
+    for slots in [1, 7] {
+        let part = |x: &[Array]| -> Result<[Array; 3]> {
+            let [q, k, v] = views(x)?;
+            Ok([q.slice_axis(2, 7 - slots, 7)?, k, v])
+        };
+        agree(
+            &inputs,
+            3,
+            |x| part(x).and_then(|[q, k, v]| kernels::attention(&q, &k, &v, 0.3, Mask::Causal)),
+            |x| {
+                let [q, k, v] = part(x)?;
+                fast::scaled_dot_product_attention(&q, &k, &v, 0.3, Mask::Causal)?.transpose(&[0, 2, 1, 3])
+            },
+        );
+    }
+    let [q, k, v] = views(&inputs).unwrap();
+    let nothing = ops::zeros(&[1, 1, 7, 12], Dtype::Bool).unwrap();
+    let blind = kernels::attention(&q, &k, &v, 0.3, Mask::Array(&nothing)).unwrap().to_f32().unwrap();
+    assert!(blind.iter().all(|&value| value == 0.), "a query that sees nothing gives zeros");
+    assert!(kernels::attention(&q, &k.slice_axis(3, 0, 4).unwrap(), &v, 0.3, Mask::None).is_err());
+}
+
+#[test]
+fn linear_and_its_gradient() {
+    for (shape, outputs) in [(&[3][..], 5), (&[2, 3, 7], 4), (&[40, 33], 65)] {
+        let inputs = [normal(21, shape), normal(22, &[outputs, shape[shape.len() - 1]])];
+        agree(&inputs, 2, |x| kernels::linear(&x[0], &x[1]), |x| x[0].matmul(&x[1].t()?));
+    }
+    let inputs = [normal(23, &[6, 9]), normal(24, &[6, 5])];
+    agree(&inputs, 2, |x| kernels::linear(&x[0].t()?, &x[1].t()?), |x| x[0].t()?.matmul(&x[1]));
+    let empty = kernels::linear(&ops::zeros(&[0, 3], Dtype::Float32).unwrap(), &normal(1, &[4, 3])).unwrap();
+    assert_eq!((empty.shape(), empty.to_f32().unwrap()), (&[0, 4][..], vec![]));
+    assert!(kernels::linear(&inputs[0], &inputs[1]).is_err());
+}
+
+#[test]
+fn sum_of_squares_and_its_gradient() {
+    for shape in [&[][..], &[0], &[3], &[5, 7], &[301]] {
+        agree(&[normal(25, shape)], 1, |x| kernels::sum_of_squares(&x[0]), |x| x[0].square()?.sum_all());
+    }
+    // Long sums stay accurate; MLX's own drifts here.
+    let x = normal(25, &[300_001]);
+    let wanted: f64 = x.to_f32().unwrap().iter().map(|&value| f64::from(value).powi(2)).sum();
+    let found = kernels::sum_of_squares(&x).unwrap().item().unwrap();
+    assert!((f64::from(found) / wanted - 1.).abs() < 1e-6, "{found} is not {wanted}");
+}
+
+#[test]
+fn half_precision_is_left_to_mlx() {
+    let x = normal(26, &[4, 8]).astype(Dtype::Bfloat16).unwrap();
+    assert_eq!(kernels::exp(&x).unwrap().dtype(), Dtype::Bfloat16);
+    assert_eq!(kernels::swiglu(&x, &x).unwrap().dtype(), Dtype::Bfloat16);
+    assert_eq!(kernels::linear(&x, &x).unwrap().dtype(), Dtype::Bfloat16);
+}
+
+#[test]
+fn inputs_stay_as_they_were() {
+    // Kernels write into memory that nobody else holds; these inputs are held, and shared between branches of a graph.
+    let (x, w) = (normal(27, &[64, 32]), normal(28, &[32]));
+    let before = x.to_f32().unwrap();
+    let y = x.multiply_scalar(1.5).unwrap();
+    let both = kernels::exp(&y).unwrap().add(&kernels::rms_norm(&y, &w, 1e-6).unwrap()).unwrap();
+    let wanted = y.exp().unwrap().add(&fast::rms_norm(&y, Some(&w), 1e-6).unwrap()).unwrap();
+    close(&both, &wanted, 2e-6);
+    kernels::swiglu(&x, &x).unwrap().eval().unwrap();
+    assert_eq!(x.to_f32().unwrap(), before);
+}
