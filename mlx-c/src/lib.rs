@@ -23,11 +23,31 @@ pub fn prepare() -> &'static str {
     #[cfg(target_os = "linux")]
     {
         keep_freed_memory();
+        cuda_defaults();
         blas::bind()
     }
     #[cfg(not(target_os = "linux"))]
     {
         "Accelerate"
+    }
+}
+
+/// Settings that MLX's CUDA library reads from the environment when it starts. What the user has set stays.
+#[cfg(target_os = "linux")]
+fn cuda_defaults() {
+    if !FLAVOUR.starts_with("cuda") {
+        return;
+    }
+    for (name, value) in [
+        // Batches of many different lengths make many graphs; MLX ends the work with an error when they outgrow its cache of 400.
+        ("MLX_CUDA_GRAPH_CACHE_SIZE", "16384"),
+        // float32 means float32: products of 10-bit mantissas are far from TRL's numbers. bfloat16, the default there, is not affected.
+        ("MLX_ENABLE_TF32", "0"),
+    ] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: runs once, on the owner thread, before anything of MLX has run.
+            unsafe { std::env::set_var(name, value) };
+        }
     }
 }
 
