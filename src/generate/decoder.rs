@@ -99,7 +99,7 @@ impl Decoder {
         if options.max_tokens == 0 {
             return Err(Error::Argument("maxTokens must be at least 1".into()));
         }
-        let vocabulary = net.config().vocab_size as i32;
+        let vocabulary = net.config().vocab_size;
         for (index, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
                 return Err(Error::Argument(format!("prompt {index} has no tokens")));

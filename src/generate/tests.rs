@@ -283,7 +283,7 @@ fn a_rows_draws_do_not_depend_on_who_else_has_left() {
 #[test]
 fn requests_that_cannot_run_are_refused() {
     let model = qwen3();
-    let vocabulary = model.net.config().vocab_size as i32;
+    let vocabulary = model.net.config().vocab_size;
     let cases: [(Vec<Vec<i32>>, usize, usize); 6] = [
         (vec![], 1, 4),
         (vec![vec![]], 1, 4),

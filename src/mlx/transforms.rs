@@ -14,8 +14,10 @@ use crate::runtime::panic_error;
 
 type ErrorSlot = Arc<Mutex<Option<Error>>>;
 
+type Function<'a> = dyn FnMut(&[Array]) -> Result<Vec<Array>> + 'a;
+
 struct Payload<'a> {
-    function: Box<dyn FnMut(&[Array]) -> Result<Vec<Array>> + 'a>,
+    function: Box<Function<'a>>,
     error: ErrorSlot,
 }
 
