@@ -213,7 +213,10 @@ export declare class NativeModel {
   saveAdapter(dir: string, baseModel: string): Promise<void>
   /** Writes the weights and configuration in the Hugging Face layout into an existing folder. */
   save(dir: string): Promise<void>
-  /** Frees the weights. Running generations end with `ERR_MLX_DISPOSED` at their next token. */
+  /**
+   * Frees the weights as soon as the work that uses them pauses, and gives their memory back to the system. Running
+   * generations end with `ERR_MLX_DISPOSED` at their next token.
+   */
   dispose(): void
 }
 

@@ -66,3 +66,12 @@ fn keep_freed_memory() {
 
 #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
 fn keep_freed_memory() {}
+
+/// Gives the freed memory that glibc keeps back to the system.
+pub fn release_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim is safe to call at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

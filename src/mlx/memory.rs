@@ -39,8 +39,12 @@ pub fn reset_peak() -> Result<()> {
 
 /// Gives the kept buffers back to the system.
 pub fn clear_cache() -> Result<()> {
-    // SAFETY: the allocator has a lock of its own.
-    runtime::block_on_owner(|| check(unsafe { sys::mlx_clear_cache() }))
+    runtime::block_on_owner(|| {
+        // SAFETY: the allocator has a lock of its own.
+        check(unsafe { sys::mlx_clear_cache() })?;
+        sys::release_freed_memory();
+        Ok(())
+    })
 }
 
 /// Sets how much MLX may keep after arrays are freed; returns the old limit.

@@ -13,8 +13,9 @@ use super::cancel::{Cancel, flag};
 use super::error::{self as js, argument};
 use super::generation::{BatchProgress, GenerateBatchOptions, GenerateOptions, NativeGeneration, generate_batch};
 use super::promise;
-use crate::mlx::{Dtype, Error, Result};
+use crate::mlx::{Dtype, Error, Result, memory};
 use crate::models::{self, Forward, LoadOptions, LoraConfig, Model};
+use crate::runtime;
 
 /// The model as its users share it: JavaScript, generations and trainers. Empty once disposed.
 #[derive(Clone)]
@@ -304,9 +305,15 @@ impl NativeModel {
         promise::once(env, move || shared.lock()?.save(&PathBuf::from(dir)), |()| ())
     }
 
-    /// Frees the weights. Running generations end with `ERR_MLX_DISPOSED` at their next token.
+    /// Frees the weights as soon as the work that uses them pauses, and gives their memory back to the system. Running
+    /// generations end with `ERR_MLX_DISPOSED` at their next token.
     #[napi]
     pub fn dispose(&self) {
-        self.shared.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let shared = self.shared();
+        runtime::spawn_once(move || {
+            drop(shared.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+            // Nobody is there to hear of a failure, and the next allocation would report it.
+            let _ = memory::clear_cache();
+        });
     }
 }
