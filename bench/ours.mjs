@@ -3,7 +3,8 @@
 import { performance } from 'node:perf_hooks';
 import process from 'node:process';
 import { GRPOTrainer, loadModel } from 'mlx-node';
-import { buildInfo, MxArray, NativeModel, NativeTrainer } from 'mlx-node/native';
+import { mx } from 'mlx-node';
+import { buildInfo, NativeModel, NativeTrainer } from 'mlx-node/native';
 
 const [what, folder] = process.argv.slice(2);
 
@@ -28,8 +29,8 @@ async function times(work, runs = 5, warmup = 2) {
 /** A float32 product of two 1024 x 1024 matrices. */
 async function sgemm() {
   const size = 1024;
-  const a = MxArray.randomNormal([size, size], 0);
-  const b = MxArray.randomNormal([size, size], 1);
+  const a = mx.random.normal([size, size], { key: mx.random.key(0) });
+  const b = mx.random.normal([size, size], { key: mx.random.key(1) });
   const ms =
     (await times(() => {
       for (let i = 0; i < 10; i++) {

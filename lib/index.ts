@@ -18,9 +18,12 @@ export {
   computeImportanceRatios,
   grpoLoss,
   grpoLossAndGrad,
-  MxArray,
   selectiveLogSoftmax,
-} from './array.js';
+} from './rl.js';
+export type { GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult } from './rl.js';
+export { MxArray } from './array/core.js';
+export type { ArrayLike, NestedArray, TypedArray } from './array/core.js';
+export * as mx from './mx.js';
 export { buildInfo, clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit } from './memory.js';
 export type { BatchProgress, BuildInfo, FinishReason, LoraOptions, MemoryStats } from './native-types.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';

@@ -1,10 +1,13 @@
 import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { operand } from './array/convert.js';
+import { wrap } from './array/core.js';
+import type { ArrayLike, MxArray } from './array/core.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, writeFolder } from './files.js';
 import { native } from './native.js';
-import type { BatchProgress, FinishReason, LoraOptions, MxArray, NativeModel } from './native-types.js';
+import type { BatchProgress, FinishReason, LoraOptions, NativeModel } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
@@ -163,8 +166,8 @@ export class LanguageModel {
   }
 
   /** Logits [B, T, V] of `inputIds` [B, T]. */
-  forward(inputIds: MxArray): MxArray {
-    return guard(() => this.handle.forward(inputIds));
+  forward(inputIds: ArrayLike): MxArray {
+    return guard(() => wrap(this.handle.forward(operand(inputIds))));
   }
 
   /**
@@ -218,7 +221,7 @@ export class LanguageModel {
 
   /** Names and arrays of all parameters, under the checkpoint's names. */
   parameters(): Map<string, MxArray> {
-    return guard(() => new Map(this.handle.parameterNames().map((name) => [name, this.handle.parameter(name)])));
+    return guard(() => new Map(this.handle.parameterNames().map((name) => [name, wrap(this.handle.parameter(name))])));
   }
 
   /** Puts a fresh LoRA adapter on the model; only it is trained from then on. */

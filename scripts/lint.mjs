@@ -18,9 +18,9 @@ const checks = [
   ['oxlint', bin('oxlint'), ['--deny-warnings']],
   ['tsc', bin('tsc'), ['--project', 'tsconfig.check.json']],
   [
-    'index.cjs and index.d.cts are what the build generates',
+    'index.cjs, index.d.cts and lib/generated are what the build generates',
     'git',
-    ['diff', '--exit-code', 'HEAD', '--', 'index.cjs', 'index.d.cts'],
+    ['diff', '--exit-code', 'HEAD', '--', 'index.cjs', 'index.d.cts', 'lib/generated'],
   ],
 ];
 

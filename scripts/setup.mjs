@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { arrayApi } from './array-api.mjs';
 import { fingerprint, modulesAreFresh, readJson, writeJson } from './inputs.mjs';
 import { checkCargo, checkCompiler, checkNode, checkNpm, checkPip, checkPlatform } from './prerequisites.mjs';
 import { guard, run, say, SetupError } from './task.mjs';
@@ -142,6 +143,7 @@ async function buildAddon() {
     const { code, output } = await run(what, napi, [...args, staging], { cwd: root });
     if (code !== 0) throw nativeFailure(output);
 
+    tidyDeclarations(path.join(staging, 'index.d.cts'));
     const outputs = [];
     for (const file of fs.readdirSync(staging)) {
       const from = path.join(staging, file);
@@ -156,6 +158,22 @@ async function buildAddon() {
     writeJson(addonStamp, { inputs, outputs });
   } finally {
     fs.rmSync(staging, { recursive: true, force: true });
+  }
+}
+
+/** napi quotes documentation that went through a Rust macro. */
+function tidyDeclarations(file) {
+  const text = fs.readFileSync(file, 'utf8').replaceAll(/^(\s*(?:\/\*\*|\*) )r" ?(.*)$/gm, '$1$2');
+  fs.writeFileSync(file, text);
+}
+
+/** The TypeScript over the array operations, from the declarations. */
+function writeArrayApi() {
+  const fresh = arrayApi(fs.readFileSync(inRoot('index.d.cts'), 'utf8'));
+  fs.mkdirSync(inRoot('lib/generated'), { recursive: true });
+  for (const [file, text] of fresh) {
+    if (!fs.existsSync(inRoot(file)) || fs.readFileSync(inRoot(file), 'utf8') !== text)
+      fs.writeFileSync(inRoot(file), text);
   }
 }
 
@@ -195,6 +213,7 @@ export async function setup() {
   checkPlatform();
   await installPackages();
   await buildAddon();
+  writeArrayApi();
   await buildTypeScript();
 }
 

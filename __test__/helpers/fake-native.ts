@@ -237,6 +237,11 @@ const fake = {
     },
   },
   NativeTrainer: FakeTrainer,
+  core: { fromBytes: () => 1, release: () => undefined },
+  ops: {},
+  random: {},
+  rl: {},
+  loss: {},
   computeAdvantages: (rewards: number[][], { numGenerations }: { numGenerations: number }) => {
     const sums = rewards.map((row) => row.reduce((a, b) => a + (Number.isNaN(b) ? 0 : b), 0));
     const advantages = sums.map((value, i) => {

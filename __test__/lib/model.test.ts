@@ -4,7 +4,6 @@ import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { MlxError } from '../../lib/errors.ts';
 import { loadModel, Qwen3Model } from '../../lib/model.ts';
 import type { LanguageModel } from '../../lib/model.ts';
-import type { MxArray } from '../../lib/native-types.ts';
 import { calls, native, resetFake } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { thrown } from '../helpers/thrown.ts';
@@ -146,7 +145,7 @@ describe('save and dispose', () => {
 
   it('keeps the code of native errors', async () => {
     const model = await load();
-    const error = thrown(() => model.forward({} as MxArray));
+    const error = thrown(() => model.forward([[1]]));
     expect(code('ERR_MLX_SHAPE')(error)).toBe(true);
     expect(error.cause).toBeInstanceOf(Error);
   });

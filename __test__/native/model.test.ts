@@ -10,7 +10,7 @@ import { tinyCheckpoint } from '../helpers/tiny.ts';
 const code = (wanted: string) => (error: unknown) => MlxError.isInstance(error, wanted);
 
 const embedding = (model: LanguageModel): Float32Array =>
-  model.handle.parameter('model.embed_tokens.weight').toFloat32();
+  model.parameters().get('model.embed_tokens.weight')!.toFloat32();
 
 describe('a loaded model', () => {
   it('says what it is', async () => {
@@ -162,7 +162,7 @@ describe('saving', () => {
     );
     const again = await loadModel(dir);
     for (const [name, array] of model.parameters())
-      expect(again.handle.parameter(name).toFloat32(), name).toEqual(array.toFloat32());
+      expect(again.parameters().get(name)!.toFloat32(), name).toEqual(array.toFloat32());
     expect(again.encodePrompt('x')).toEqual(model.encodePrompt('x'));
     model.dispose();
     again.dispose();

@@ -10,6 +10,7 @@ import type { Round } from '../../trainers/grpo/step.ts';
 import { learningRateAt } from '../../trainers/schedule.ts';
 import { goldenCases, goldenPath, readSafetensors } from '../helpers/golden.ts';
 import type { Tensor } from '../helpers/golden.ts';
+import { MxArray } from '../../lib/index.ts';
 
 interface RecordedRound {
   prompt_ids: number[][];
@@ -66,7 +67,7 @@ function agreement(model: NativeModel, want: Map<string, Tensor>, atol: number):
   let same = 0;
   let all = 0;
   for (const [name, { data }] of want) {
-    const got = model.parameter(name).toFloat32();
+    const got = new MxArray(model.parameter(name)).toFloat32();
     expect(got.length, name).toBe(data.length);
     data.forEach((value, i) => (same += Math.abs(got[i]! - value) <= atol ? 1 : 0));
     all += data.length;

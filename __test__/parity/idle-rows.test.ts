@@ -5,6 +5,7 @@ import type { GRPOConfig } from '../../trainers/grpo/config.ts';
 import { GRPOStep, trainerOptions } from '../../trainers/grpo/step.ts';
 import { Random } from '../../trainers/random.ts';
 import { goldenPath } from '../helpers/golden.ts';
+import { MxArray } from '../../lib/index.ts';
 
 const base: GRPOConfig = {
   perDeviceTrainBatchSize: 4,
@@ -42,7 +43,7 @@ async function train(config: GRPOConfig): Promise<{ weights: Float32Array; rows:
       await step.optimizerStep(1e-3);
     }
   }
-  const weights = model.parameter('model.layers.0.self_attn.q_proj.weight').toFloat32();
+  const weights = new MxArray(model.parameter('model.layers.0.self_attn.q_proj.weight')).toFloat32();
   trainer.dispose();
   model.dispose();
   return { weights, rows };

@@ -177,15 +177,34 @@ impl Array {
         if self.dtype() != T::DTYPE {
             return Err(Error::Dtype(format!("reading {} values from an array of {}", T::DTYPE.name(), self.dtype().name())));
         }
-        runtime::block_on_owner(|| {
-            let contiguous = self.contiguous()?;
-            contiguous.eval()?;
-            let count = contiguous.size();
+        // SAFETY: an `Element` has exactly the layout of its dtype.
+        unsafe { self.read::<T>(self.size()) }
+    }
+
+    /// All elements as raw little-endian bytes, in row-major order.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        // SAFETY: any memory can be read as bytes.
+        unsafe { self.read::<u8>(self.nbytes()) }
+    }
+
+    /// Real and imaginary parts of a complex array, one after the other, in row-major order.
+    pub fn to_pairs(&self) -> Result<Vec<f32>> {
+        let pairs = self.astype(Dtype::Complex64)?;
+        // SAFETY: a complex64 is two float32.
+        unsafe { pairs.read::<f32>(2 * pairs.size()) }
+    }
+
+    /// The first `count` values of type `T` behind the elements in row-major order.
+    ///
+    /// # Safety
+    /// The elements must be `count` values of `T`.
+    unsafe fn read<T: Copy + Send>(&self, count: usize) -> Result<Vec<T>> {
+        let copy = |array: &Array| {
             let mut values = Vec::with_capacity(count);
             if count > 0 {
-                // SAFETY: evaluated and row-contiguous, so `count` elements of T's layout lie at the pointer.
+                // SAFETY: evaluated and row-contiguous, so the elements lie at the pointer.
                 unsafe {
-                    let data = data_pointer(contiguous.0, T::DTYPE);
+                    let data = data_pointer(array.0, array.dtype());
                     if data.is_null() {
                         return Err(Error::Internal("MLX returned no data for an evaluated array".into()));
                     }
@@ -194,28 +213,47 @@ impl Array {
                 }
             }
             Ok(values)
-        })
-    }
-
-    /// All elements as raw little-endian bytes, in row-major order.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        };
+        // What is computed may be read from any thread; on a GPU the driver has to be asked, which is the owner's part.
+        if super::device() == "cpu" && self.is_ready() {
+            return copy(self);
+        }
         runtime::block_on_owner(|| {
             let contiguous = self.contiguous()?;
             contiguous.eval()?;
-            let count = contiguous.nbytes();
-            let mut bytes = Vec::with_capacity(count);
-            if count > 0 {
-                // SAFETY: as in `to_vec`.
-                unsafe {
-                    let data = data_pointer(contiguous.0, contiguous.dtype());
-                    if data.is_null() {
-                        return Err(Error::Internal("MLX returned no data for an evaluated array".into()));
-                    }
-                    std::ptr::copy_nonoverlapping(data.cast::<u8>(), bytes.as_mut_ptr(), count);
-                    bytes.set_len(count);
-                }
+            copy(&contiguous)
+        })
+    }
+
+    /// Whether the elements are computed and lie in row-major order.
+    fn is_ready(&self) -> bool {
+        let (mut available, mut contiguous) = (false, false);
+        // SAFETY: each fills one flag; the second is asked only of a computed array.
+        unsafe {
+            sys::_mlx_array_is_available(&mut available, self.0) == 0
+                && available
+                && sys::_mlx_array_is_row_contiguous(&mut contiguous, self.0) == 0
+                && contiguous
+        }
+    }
+
+    /// The array as Python's MLX prints it.
+    pub fn text(&self) -> Result<String> {
+        runtime::block_on_owner(|| {
+            self.eval()?;
+            // SAFETY: makes, fills and frees a string of MLX-C's.
+            unsafe {
+                let mut text = sys::mlx_string_new();
+                let status = sys::mlx_array_tostring(&mut text, self.0);
+                let copy = if status == 0 {
+                    std::ffi::CStr::from_ptr(sys::mlx_string_data(text)).to_string_lossy().into_owned()
+                } else {
+                    String::new()
+                };
+                sys::mlx_string_free(text);
+                check(status)?;
+                Ok(copy)
             }
-            Ok(bytes)
         })
     }
 

@@ -24,6 +24,7 @@ pub fn start(_exports: Object, env: Env) -> napi::Result<()> {
     ENV.set(env.raw());
     ENVIRONMENTS.fetch_add(1, Ordering::AcqRel);
     env.add_env_cleanup_hook((), |()| {
+        super::handle::release_all();
         ENV.set(std::ptr::null_mut());
         if ENVIRONMENTS.fetch_sub(1, Ordering::AcqRel) == 1 && !runtime::shut_down(PATIENCE) {
             skip_destructors_at_exit();

@@ -4,12 +4,15 @@ mod array;
 mod cancel;
 mod error;
 mod generation;
+mod handle;
 mod info;
 mod lifetime;
 mod model;
+mod ops;
 mod promise;
 mod rl;
 mod tokenizer;
 mod trainer;
 
-use lifetime::account;
+use array::DtypeName;
+use handle::{ArrayHandle, RandomKey, integer, integers};

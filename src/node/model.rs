@@ -8,7 +8,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use super::array::MxArray;
+use super::ArrayHandle;
 use super::cancel::{Cancel, flag};
 use super::error::{self as js, argument};
 use super::generation::{BatchProgress, GenerateBatchOptions, GenerateOptions, NativeGeneration, generate_batch};
@@ -218,8 +218,8 @@ impl NativeModel {
 
     /// Logits `[B, T, V]` of token ids `[B, T]`. Waits while training holds the model.
     #[napi]
-    pub fn forward(&self, input_ids: &MxArray) -> js::Result<MxArray> {
-        let ids = input_ids.get()?;
+    pub fn forward(&self, input_ids: ArrayHandle) -> js::Result<ArrayHandle> {
+        let ids = &*input_ids;
         if ids.ndim() != 2 || !matches!(ids.dtype(), Dtype::Int32 | Dtype::Uint32) || ids.size() == 0 {
             return Err(Error::Shape(format!(
                 "forward needs token ids of shape [B, T] in int32; got {:?} of {}",
@@ -245,7 +245,7 @@ impl NativeModel {
     }
 
     #[napi]
-    pub fn parameter(&self, name: String) -> js::Result<MxArray> {
+    pub fn parameter(&self, name: String) -> js::Result<ArrayHandle> {
         let model = self.shared.lock()?;
         let found = model.parameters().into_iter().find(|(candidate, _)| *candidate == name);
         Ok(found.ok_or_else(|| Error::Argument(format!("this model has no parameter '{name}'; see parameterNames()")))?.1.into())

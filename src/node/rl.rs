@@ -1,9 +1,8 @@
 //! Losses, advantages and sampling filters as functions.
 
-use napi::bindgen_prelude::ClassInstance;
 use napi_derive::napi;
 
-use super::array::MxArray;
+use super::ArrayHandle;
 use super::error as js;
 use crate::generate;
 use crate::mlx::{Array, Dtype, Error, Result};
@@ -57,117 +56,84 @@ pub fn compute_advantages(rewards: Vec<Vec<f64>>, options: serde_json::Value) ->
 
 /// Inputs of the GRPO loss: `B` completions padded to `T` tokens.
 #[napi(object, object_to_js = false)]
-pub struct GrpoLossInputs<'a> {
+pub struct GrpoLossInputs {
     /// `[B, T]`, under the current policy.
-    pub per_token_logps: ClassInstance<'a, MxArray>,
+    pub per_token_logps: ArrayHandle,
     /// `[B, T]`; absent on-policy.
-    pub old_per_token_logps: Option<ClassInstance<'a, MxArray>>,
+    pub old_per_token_logps: Option<ArrayHandle>,
     /// `[B, T]`; needed when `beta` is not 0.
-    pub ref_per_token_logps: Option<ClassInstance<'a, MxArray>>,
+    pub ref_per_token_logps: Option<ArrayHandle>,
     /// `[B, T]`, NaN where unknown; for the off-policy mask.
-    pub sampling_per_token_logps: Option<ClassInstance<'a, MxArray>>,
+    pub sampling_per_token_logps: Option<ArrayHandle>,
     /// `[B, T]` or `[B, 1]`.
-    pub importance_sampling_ratio: Option<ClassInstance<'a, MxArray>>,
+    pub importance_sampling_ratio: Option<ArrayHandle>,
     /// `[B, T]`, nats.
-    pub entropies: Option<ClassInstance<'a, MxArray>>,
+    pub entropies: Option<ArrayHandle>,
     /// `[B, T]`, not 0 on completion tokens.
-    pub completion_mask: ClassInstance<'a, MxArray>,
+    pub completion_mask: ArrayHandle,
     /// `[B, T]`, 0 on tokens that a tool wrote.
-    pub tool_mask: Option<ClassInstance<'a, MxArray>>,
+    pub tool_mask: Option<ArrayHandle>,
     /// `[B]` or `[B, T]`.
-    pub advantages: ClassInstance<'a, MxArray>,
+    pub advantages: ArrayHandle,
 }
 
-impl GrpoLossInputs<'_> {
+impl GrpoLossInputs {
     fn to_rust(&self) -> Result<rl::LossInputs> {
-        let optional = |array: &Option<ClassInstance<MxArray>>| array.as_ref().map(|array| array.get().cloned()).transpose();
+        let optional = |array: &Option<ArrayHandle>| array.as_deref().cloned();
         Ok(rl::LossInputs {
-            old_per_token_logps: optional(&self.old_per_token_logps)?,
-            ref_per_token_logps: optional(&self.ref_per_token_logps)?,
-            sampling_per_token_logps: optional(&self.sampling_per_token_logps)?,
-            importance_sampling_ratio: optional(&self.importance_sampling_ratio)?,
-            entropies: optional(&self.entropies)?,
-            tool_mask: optional(&self.tool_mask)?,
+            old_per_token_logps: optional(&self.old_per_token_logps),
+            ref_per_token_logps: optional(&self.ref_per_token_logps),
+            sampling_per_token_logps: optional(&self.sampling_per_token_logps),
+            importance_sampling_ratio: optional(&self.importance_sampling_ratio),
+            entropies: optional(&self.entropies),
+            tool_mask: optional(&self.tool_mask),
             ..rl::LossInputs::new(
-                self.per_token_logps.get()?.clone(),
-                self.completion_mask.get()?.clone(),
-                self.advantages.get()?.clone(),
+                Array::clone(&self.per_token_logps),
+                Array::clone(&self.completion_mask),
+                Array::clone(&self.advantages),
             )
         })
     }
 }
 
-/// A metric by TRL's name, as a lazy scalar.
-#[napi]
-pub struct LossMetric {
-    name: &'static str,
-    value: Array,
-}
-
-#[napi]
-impl LossMetric {
-    #[napi(getter)]
-    pub fn name(&self) -> &str {
-        self.name
-    }
-
-    #[napi(getter)]
-    pub fn value(&self) -> js::Result<f64> {
-        Ok(self.value.item()? as f64)
-    }
-}
-
 /// A loss (lazy scalar), its metrics and, from `grpoLossAndGrad`, its gradients.
-#[napi]
-pub struct GrpoLossResult {
-    loss: Array,
-    metrics: Vec<(&'static str, Array)>,
-    grad_per_token_logps: Option<Array>,
-    grad_entropies: Option<Array>,
+#[napi(object, object_from_js = false)]
+pub struct GrpoLossHandles {
+    pub loss: ArrayHandle,
+    /// TRL's names.
+    pub metric_names: Vec<String>,
+    /// Lazy scalars in the order of the names.
+    pub metrics: Vec<ArrayHandle>,
+    /// `[B, T]`.
+    pub grad_per_token_logps: Option<ArrayHandle>,
+    /// `[B, T]`, where entropies were given.
+    pub grad_entropies: Option<ArrayHandle>,
 }
 
-#[napi]
-impl GrpoLossResult {
-    #[napi(getter)]
-    pub fn loss(&self) -> MxArray {
-        self.loss.clone().into()
-    }
-
-    #[napi(getter)]
-    pub fn metrics(&self) -> Vec<LossMetric> {
-        self.metrics.iter().map(|(name, value)| LossMetric { name, value: value.clone() }).collect()
-    }
-
-    /// `[B, T]`.
-    #[napi(getter)]
-    pub fn grad_per_token_logps(&self) -> Option<MxArray> {
-        self.grad_per_token_logps.clone().map(Into::into)
-    }
-
-    /// `[B, T]`, where entropies were given.
-    #[napi(getter)]
-    pub fn grad_entropies(&self) -> Option<MxArray> {
-        self.grad_entropies.clone().map(Into::into)
+impl GrpoLossHandles {
+    fn new(output: rl::LossOutput, grad_per_token_logps: Option<Array>, grad_entropies: Option<Array>) -> Self {
+        let (names, metrics): (Vec<_>, Vec<_>) = output.metrics.into_iter().unzip();
+        GrpoLossHandles {
+            loss: output.loss.into(),
+            metric_names: names.into_iter().map(str::to_string).collect(),
+            metrics: metrics.into_iter().map(Into::into).collect(),
+            grad_per_token_logps: grad_per_token_logps.map(Into::into),
+            grad_entropies: grad_entropies.map(Into::into),
+        }
     }
 }
 
 /// The GRPO loss of one micro-batch. Options are TRL's names in camelCase, with TRL's defaults.
-#[napi(ts_args_type = "inputs: GrpoLossInputs, options?: object")]
-pub fn grpo_loss(inputs: GrpoLossInputs, options: Option<serde_json::Value>) -> js::Result<GrpoLossResult> {
-    let output = rl::grpo_loss(&inputs.to_rust()?, &loss_options(options)?)?;
-    Ok(GrpoLossResult { loss: output.loss, metrics: output.metrics, grad_per_token_logps: None, grad_entropies: None })
+#[napi(namespace = "loss", ts_args_type = "inputs: GrpoLossInputs, options?: object", catch_unwind)]
+pub fn grpo_loss(inputs: GrpoLossInputs, options: Option<serde_json::Value>) -> js::Result<GrpoLossHandles> {
+    Ok(GrpoLossHandles::new(rl::grpo_loss(&inputs.to_rust()?, &loss_options(options)?)?, None, None))
 }
 
 /// `grpoLoss` with its gradients with respect to the log-probs and, where given, the entropies.
-#[napi(ts_args_type = "inputs: GrpoLossInputs, options?: object")]
-pub fn grpo_loss_and_grad(inputs: GrpoLossInputs, options: Option<serde_json::Value>) -> js::Result<GrpoLossResult> {
+#[napi(namespace = "loss", ts_args_type = "inputs: GrpoLossInputs, options?: object", catch_unwind)]
+pub fn grpo_loss_and_grad(inputs: GrpoLossInputs, options: Option<serde_json::Value>) -> js::Result<GrpoLossHandles> {
     let result = rl::grpo_loss_and_grad(&inputs.to_rust()?, &loss_options(options)?)?;
-    Ok(GrpoLossResult {
-        loss: result.output.loss,
-        metrics: result.output.metrics,
-        grad_per_token_logps: Some(result.grad_per_token_logps),
-        grad_entropies: result.grad_entropies,
-    })
+    Ok(GrpoLossHandles::new(result.output, Some(result.grad_per_token_logps), result.grad_entropies))
 }
 
 fn loss_options(options: Option<serde_json::Value>) -> Result<LossOptions> {
@@ -175,59 +141,61 @@ fn loss_options(options: Option<serde_json::Value>) -> Result<LossOptions> {
 }
 
 /// `current / old` per token `[B, T]` or per sequence `[B, 1]`; log-probs and mask are `[B, T]`.
-#[napi(
-    ts_args_type = "inputs: { perTokenLogps: MxArray, oldPerTokenLogps?: MxArray, completionMask: MxArray }, level?: 'token' | 'sequence'"
-)]
-pub fn compute_importance_ratios(inputs: RatioInputs, level: Option<String>) -> js::Result<MxArray> {
+#[napi(namespace = "rl", ts_args_type = "inputs: RatioInputs, level?: 'token' | 'sequence' | null", catch_unwind)]
+pub fn compute_importance_ratios(inputs: RatioInputs, level: Option<String>) -> js::Result<ArrayHandle> {
     let level = match level.as_deref() {
         None | Some("token") => ImportanceSamplingLevel::Token,
         Some("sequence") => ImportanceSamplingLevel::Sequence,
         Some(other) => return Err(Error::Argument(format!("level must be 'token' or 'sequence', got '{other}'")).into()),
     };
-    let old = inputs.old_per_token_logps.as_ref().map(|array| array.get()).transpose()?;
-    Ok(ratios::importance_ratios(inputs.per_token_logps.get()?, old, inputs.completion_mask.get()?, level)?.into())
+    let old = inputs.old_per_token_logps.as_deref();
+    Ok(ratios::importance_ratios(&inputs.per_token_logps, old, &inputs.completion_mask, level)?.into())
 }
 
+/// Of `computeImportanceRatios`.
 #[napi(object, object_to_js = false)]
-pub struct RatioInputs<'a> {
-    pub per_token_logps: ClassInstance<'a, MxArray>,
-    pub old_per_token_logps: Option<ClassInstance<'a, MxArray>>,
-    pub completion_mask: ClassInstance<'a, MxArray>,
+pub struct RatioInputs {
+    /// `[B, T]`, under the current policy.
+    pub per_token_logps: ArrayHandle,
+    /// `[B, T]`; absent on-policy.
+    pub old_per_token_logps: Option<ArrayHandle>,
+    /// `[B, T]`, not 0 on completion tokens.
+    pub completion_mask: ArrayHandle,
 }
 
 /// Log-probs of `ids` `[B, T]` under `logits / temperature` `[B, T, V]`; float32 `[B, T]`.
-#[napi]
-pub fn selective_log_softmax(logits: &MxArray, ids: &MxArray, temperature: Option<f64>) -> js::Result<MxArray> {
-    Ok(logprobs::selective_log_softmax(logits.get()?, ids.get()?, temperature.unwrap_or(1.) as f32)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn selective_log_softmax(logits: ArrayHandle, ids: ArrayHandle, temperature: Option<f64>) -> js::Result<ArrayHandle> {
+    Ok(logprobs::selective_log_softmax(&logits, &ids, temperature.unwrap_or(1.) as f32)?.into())
 }
 
 /// Entropy in nats of `softmax(logits / temperature)` over the last axis; float32.
-#[napi]
-pub fn compute_entropy(logits: &MxArray, temperature: Option<f64>) -> js::Result<MxArray> {
-    Ok(logprobs::entropy_from_logits(logits.get()?, temperature.unwrap_or(1.) as f32)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn compute_entropy(logits: ArrayHandle, temperature: Option<f64>) -> js::Result<ArrayHandle> {
+    Ok(logprobs::entropy_from_logits(&logits, temperature.unwrap_or(1.) as f32)?.into())
 }
 
 /// Logits `[B, V]` with the tokens of `history` `[B, N]` made less likely: positive logits divided, negative multiplied.
-#[napi]
-pub fn apply_repetition_penalty(logits: &MxArray, history: &MxArray, penalty: f64) -> js::Result<MxArray> {
-    let history = history.get()?.astype(Dtype::Int32)?;
-    Ok(generate::apply_repetition_penalty(logits.get()?, &history, penalty as f32)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn apply_repetition_penalty(logits: ArrayHandle, history: ArrayHandle, penalty: f64) -> js::Result<ArrayHandle> {
+    let history = history.astype(Dtype::Int32)?;
+    Ok(generate::apply_repetition_penalty(&logits, &history, penalty as f32)?.into())
 }
 
 /// All but the `k` largest logits become -inf; equals of the last one stay.
-#[napi]
-pub fn apply_top_k(logits: &MxArray, k: i32) -> js::Result<MxArray> {
-    Ok(generate::apply_top_k(logits.get()?, k)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn apply_top_k(logits: ArrayHandle, k: i32) -> js::Result<ArrayHandle> {
+    Ok(generate::apply_top_k(&logits, k)?.into())
 }
 
 /// Keeps the most likely tokens until their mass reaches `p`.
-#[napi]
-pub fn apply_top_p(logits: &MxArray, p: f64) -> js::Result<MxArray> {
-    Ok(generate::apply_top_p(logits.get()?, p as f32)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn apply_top_p(logits: ArrayHandle, p: f64) -> js::Result<ArrayHandle> {
+    Ok(generate::apply_top_p(&logits, p as f32)?.into())
 }
 
 /// Keeps tokens at least `p` times as likely as the best.
-#[napi]
-pub fn apply_min_p(logits: &MxArray, p: f64) -> js::Result<MxArray> {
-    Ok(generate::apply_min_p(logits.get()?, p as f32)?.into())
+#[napi(namespace = "rl", catch_unwind)]
+pub fn apply_min_p(logits: ArrayHandle, p: f64) -> js::Result<ArrayHandle> {
+    Ok(generate::apply_min_p(&logits, p as f32)?.into())
 }

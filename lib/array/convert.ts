@@ -1,0 +1,58 @@
+/** What the generated functions share: plain data to arrays, options to checked options, functions to methods. */
+import { MlxError } from '../errors.js';
+import { native } from '../native.js';
+import type { ArrayHandle } from '../native-types.js';
+import { rejectUnknownKeys } from '../options.js';
+import { handleOf, MxArray } from './core.js';
+import type { ArrayLike } from './core.js';
+import { array } from './create.js';
+
+const core = native().core;
+
+/** The handle of an operand. A number takes the dtype of the first array beside it, where that can hold it. */
+export function operand(value: ArrayLike, like?: ArrayLike | null, other?: ArrayLike | null): ArrayHandle {
+  if (value instanceof MxArray) return handleOf(value);
+  if (typeof value === 'number') {
+    const beside = like instanceof MxArray ? like : other instanceof MxArray ? other : undefined;
+    if (beside !== undefined) return handleOf(new MxArray(core.weakScalar(value, handleOf(beside)) as ArrayHandle));
+  }
+  return handleOf(array(value));
+}
+
+export function operands(values: readonly ArrayLike[]): ArrayHandle[] {
+  if (!Array.isArray(values))
+    throw new MlxError('ERR_MLX_ARGUMENT', `a list of arrays was expected, not ${String(values)}`);
+  return values.map((value) => operand(value));
+}
+
+export function optionalOperand(
+  value?: ArrayLike | null,
+  like?: ArrayLike | null,
+  other?: ArrayLike | null,
+): ArrayHandle | undefined {
+  return value === undefined || value === null ? undefined : operand(value, like, other);
+}
+
+export function optionalOperands(values?: readonly ArrayLike[] | null): ArrayHandle[] | undefined {
+  return values === undefined || values === null ? undefined : operands(values);
+}
+
+/** The options, or none, after a check of their names. */
+export function known<T extends object>(options: T | null | undefined, keys: readonly string[], where: string): T {
+  if (options === undefined || options === null) return {} as T;
+  if (typeof options !== 'object')
+    throw new MlxError('ERR_MLX_ARGUMENT', `${where} takes its options as an object, not ${typeof options}`);
+  rejectUnknownKeys(options, keys, where);
+  return options;
+}
+
+export function wrapFields<R, T>(result: R, convert: (result: R) => T): T {
+  return convert(result);
+}
+
+/** Puts functions on the prototype of arrays. */
+export function methods(functions: object & ThisType<MxArray>): void {
+  for (const [name, value] of Object.entries(functions)) {
+    Object.defineProperty(MxArray.prototype, name, { value, writable: true, configurable: true });
+  }
+}

@@ -1,0 +1,102 @@
+/** The GRPO loss and what belongs to it, as functions of arrays. */
+import { operand, optionalOperand } from './array/convert.js';
+import { wrap } from './array/core.js';
+import type { ArrayLike, MxArray } from './array/core.js';
+import { guard, MlxError } from './errors.js';
+import { native } from './native.js';
+import type { ArrayHandle, NativeLossResult } from './native-types.js';
+import { rejectUnknownKeys } from './options.js';
+
+export {
+  applyMinP,
+  applyRepetitionPenalty,
+  applyTopK,
+  applyTopP,
+  computeEntropy,
+  computeImportanceRatios,
+  selectiveLogSoftmax,
+} from './generated/rl.js';
+
+const loss = native().loss;
+
+/** Rewards to advantages, as TRL: see the generated declaration for shapes. */
+export const computeAdvantages: ReturnType<typeof native>['computeAdvantages'] = (rewards, options) =>
+  guard(() => native().computeAdvantages(rewards, options));
+
+/** Inputs of the GRPO loss: `B` completions padded to `T` tokens. */
+export interface GrpoLossInputs {
+  /** [B, T], under the current policy. */
+  perTokenLogps: ArrayLike;
+  /** [B, T]; absent on-policy. */
+  oldPerTokenLogps?: ArrayLike;
+  /** [B, T]; needed when `beta` is not 0. */
+  refPerTokenLogps?: ArrayLike;
+  /** [B, T], NaN where unknown; for the off-policy mask. */
+  samplingPerTokenLogps?: ArrayLike;
+  /** [B, T] or [B, 1]. */
+  importanceSamplingRatio?: ArrayLike;
+  /** [B, T], nats. */
+  entropies?: ArrayLike;
+  /** [B, T], not 0 on completion tokens. */
+  completionMask: ArrayLike;
+  /** [B, T], 0 on tokens that a tool wrote. */
+  toolMask?: ArrayLike;
+  /** [B] or [B, T]. */
+  advantages: ArrayLike;
+}
+
+export interface GrpoLossResult {
+  /** A lazy scalar. */
+  loss: MxArray;
+  /** Lazy scalars by TRL's names. */
+  metrics: Record<string, MxArray>;
+}
+
+export interface GrpoLossAndGradResult extends GrpoLossResult {
+  /** [B, T]. */
+  gradPerTokenLogps: MxArray;
+  /** [B, T], where entropies were given. */
+  gradEntropies?: MxArray;
+}
+
+const required = ['perTokenLogps', 'completionMask', 'advantages'] as const;
+const optional = [
+  'oldPerTokenLogps',
+  'refPerTokenLogps',
+  'samplingPerTokenLogps',
+  'importanceSamplingRatio',
+  'entropies',
+  'toolMask',
+] as const;
+
+function handles(inputs: GrpoLossInputs, where: string): Record<(typeof required)[number], ArrayHandle> {
+  rejectUnknownKeys(inputs, [...required, ...optional], where);
+  const missing = required.find((name) => inputs[name] === undefined);
+  if (missing !== undefined) throw new MlxError('ERR_MLX_ARGUMENT', `${where} needs '${missing}'`);
+  const entries = required.map((name) => [name, operand(inputs[name])] as const);
+  const others = optional.map((name) => [name, optionalOperand(inputs[name])] as const);
+  return Object.fromEntries([...entries, ...others.filter(([, handle]) => handle !== undefined)]) as ReturnType<
+    typeof handles
+  >;
+}
+
+function wrapped(result: NativeLossResult): GrpoLossResult & Partial<GrpoLossAndGradResult> {
+  return {
+    loss: wrap(result.loss),
+    metrics: Object.fromEntries(result.metricNames.map((name, i) => [name, wrap(result.metrics[i]!)])),
+    ...(result.gradPerTokenLogps == null ? {} : { gradPerTokenLogps: wrap(result.gradPerTokenLogps) }),
+    ...(result.gradEntropies == null ? {} : { gradEntropies: wrap(result.gradEntropies) }),
+  };
+}
+
+/** The GRPO loss of one micro-batch. Options are TRL's names in camelCase, with TRL's defaults. */
+export function grpoLoss(inputs: GrpoLossInputs, options: object = {}): GrpoLossResult {
+  return guard(() => wrapped(loss.grpoLoss(handles(inputs, 'grpoLoss()'), options)));
+}
+
+/** `grpoLoss` with its gradients with respect to the log-probs and, where given, the entropies. */
+export function grpoLossAndGrad(inputs: GrpoLossInputs, options: object = {}): GrpoLossAndGradResult {
+  return guard(
+    () => wrapped(loss.grpoLossAndGrad(handles(inputs, 'grpoLossAndGrad()'), options)) as GrpoLossAndGradResult,
+  );
+}

@@ -1,0 +1,34 @@
+/** Generated from the Rust code by napi. Arrays are numbers here; `MxArray` wraps them. */
+
+/** Names an array of this thread. */
+export type ArrayHandle = number & { readonly __array: unique symbol };
+/** The key of a random draw. */
+export type RandomKey = ArrayHandle;
+/** A dtype by name. */
+export type DtypeName =
+  | 'bool'
+  | 'uint8'
+  | 'uint16'
+  | 'uint32'
+  | 'uint64'
+  | 'int8'
+  | 'int16'
+  | 'int32'
+  | 'int64'
+  | 'float16'
+  | 'bfloat16'
+  | 'float32'
+  | 'float64'
+  | 'complex64';
+/** The elements of an array. */
+export type Elements =
+  | Uint8Array
+  | Uint16Array
+  | Uint32Array
+  | BigUint64Array
+  | Int8Array
+  | Int16Array
+  | Int32Array
+  | BigInt64Array
+  | Float32Array
+  | Float64Array;

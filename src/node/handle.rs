@@ -1,0 +1,202 @@
+//! Arrays as JavaScript sees them: numbers that name a slot of this thread's table.
+//!
+//! `MxArray` is a JavaScript class around such a number. A number costs a twentieth of a wrapped object to make, which is most of
+//! what a small operation costs. The class registers itself with a `FinalizationRegistry` that releases the slot.
+//! A slot's generation is part of its handle, so a stale handle is an error and never another array.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, ValidateNapiValue};
+use napi::{ValueType, sys};
+
+use super::lifetime::account;
+use crate::mlx::{Array, Error, Result};
+
+/// What an array costs beside its elements, in bytes: its graph node, shape and handle. Reported to the garbage collector, so
+/// that many small arrays count too.
+const OVERHEAD: usize = 400;
+
+/// 2^32: handles are `generation * SPAN + slot`, exact in a double.
+const SPAN: f64 = 4_294_967_296.0;
+/// Generations stay below 2^21 so that a handle stays below 2^53.
+const LAST_GENERATION: u32 = (1 << 21) - 1;
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    array: Option<Rc<Array>>,
+    /// Bytes reported to the garbage collector, to be taken back exactly once.
+    accounted: i64,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+thread_local! {
+    static TABLE: RefCell<Table> = RefCell::default();
+}
+
+impl Table {
+    fn insert(&mut self, array: Rc<Array>) -> f64 {
+        let accounted = account((array.nbytes() + OVERHEAD) as i64);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        // From 1 on, so that 0 is never a handle.
+        slot.generation = slot.generation % LAST_GENERATION + 1;
+        (slot.array, slot.accounted) = (Some(array), accounted);
+        slot.generation as f64 * SPAN + index as f64
+    }
+
+    fn slot(&mut self, handle: f64) -> Option<&mut Slot> {
+        let (generation, index) = ((handle / SPAN) as u32, (handle % SPAN) as usize);
+        self.slots.get_mut(index).filter(|slot| slot.generation == generation && slot.array.is_some())
+    }
+
+    fn get(&mut self, handle: f64) -> Option<Rc<Array>> {
+        self.slot(handle)?.array.clone()
+    }
+
+    fn take(&mut self, handle: f64) -> Option<Rc<Array>> {
+        let slot = self.slot(handle)?;
+        let array = slot.array.take();
+        account(-slot.accounted);
+        self.free.push((handle % SPAN) as u32);
+        array
+    }
+}
+
+/// An array that came from JavaScript or goes there.
+pub struct ArrayHandle(Rc<Array>);
+
+impl Deref for ArrayHandle {
+    type Target = Array;
+
+    fn deref(&self) -> &Array {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<Array> for ArrayHandle {
+    fn borrow(&self) -> &Array {
+        &self.0
+    }
+}
+
+impl From<Array> for ArrayHandle {
+    fn from(array: Array) -> Self {
+        ArrayHandle(Rc::new(array))
+    }
+}
+
+impl TypeName for ArrayHandle {
+    fn type_name() -> &'static str {
+        "ArrayHandle"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Number
+    }
+}
+
+impl ValidateNapiValue for ArrayHandle {}
+
+impl FromNapiValue for ArrayHandle {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        let mut handle = 0.0;
+        // SAFETY: a value of this environment, in the current scope.
+        let status = unsafe { sys::napi_get_value_double(env, value, &mut handle) };
+        let found = if status == sys::Status::napi_ok { TABLE.with_borrow_mut(|table| table.get(handle)) } else { None };
+        found.map(ArrayHandle).ok_or_else(|| {
+            napi::Error::new(
+                napi::Status::InvalidArg,
+                "this is not the handle of an array of this thread, or the array was disposed",
+            )
+        })
+    }
+}
+
+/// The key of a random draw: an array that the TypeScript layer supplies where the caller gives none.
+pub struct RandomKey(Rc<Array>);
+
+impl Deref for RandomKey {
+    type Target = Array;
+
+    fn deref(&self) -> &Array {
+        &self.0
+    }
+}
+
+impl TypeName for RandomKey {
+    fn type_name() -> &'static str {
+        "RandomKey"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Number
+    }
+}
+
+impl ValidateNapiValue for RandomKey {}
+
+impl FromNapiValue for RandomKey {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        // SAFETY: as the caller promises.
+        unsafe { ArrayHandle::from_napi_value(env, value) }.map(|array| RandomKey(array.0))
+    }
+}
+
+impl ToNapiValue for ArrayHandle {
+    unsafe fn to_napi_value(env: sys::napi_env, value: Self) -> napi::Result<sys::napi_value> {
+        let handle = TABLE.with_borrow_mut(|table| table.insert(value.0));
+        // SAFETY: makes a number in the current scope.
+        unsafe { f64::to_napi_value(env, handle) }
+    }
+}
+
+/// Frees a slot; a handle that is not in use is left alone.
+pub fn release(handle: f64) {
+    // Dropped outside the borrow: the end of an array may run arbitrary destructors.
+    let array = TABLE.with_borrow_mut(|table| table.take(handle));
+    drop(array);
+}
+
+/// Frees all of this thread's arrays, when its JavaScript environment ends.
+pub fn release_all() {
+    let table = TABLE.with_borrow_mut(std::mem::take);
+    drop(table);
+}
+
+/// Arrays that this thread's JavaScript holds.
+pub fn live() -> usize {
+    TABLE.with_borrow(|table| table.slots.len() - table.free.len())
+}
+
+/// Sizes, axes and indices arrive as JavaScript numbers: whole and within 32 bits, or an error that shows them.
+pub fn integers(what: &str, values: &[f64]) -> Result<Vec<i32>> {
+    values
+        .iter()
+        .map(|&value| {
+            if value.fract() == 0. && (i32::MIN as f64..=i32::MAX as f64).contains(&value) {
+                Ok(value as i32)
+            } else {
+                Err(Error::Argument(format!("{what} must hold whole 32-bit numbers, got {values:?}")))
+            }
+        })
+        .collect()
+}
+
+pub fn integer(what: &str, value: f64) -> Result<i32> {
+    if value.fract() == 0. && (i32::MIN as f64..=i32::MAX as f64).contains(&value) {
+        Ok(value as i32)
+    } else {
+        Err(Error::Argument(format!("{what} must be a whole 32-bit number, got {value}")))
+    }
+}
