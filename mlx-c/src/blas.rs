@@ -7,7 +7,6 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 macro_rules! routines {
     ($($index:literal $name:ident)*) => {
@@ -40,91 +39,176 @@ macro_rules! routines {
 
         /// Keeps the linker from dropping routines that only libmlx refers to.
         #[used]
-        static EXPORTS: ([unsafe extern "C" fn(); NAMES.len()], Sgemm) = ([$($name),*], cblas_sgemm);
+        static EXPORTS: ([unsafe extern "C" fn(); NAMES.len()], Gemm<f32>, Gemm<f64>) = ([$($name),*], cblas_sgemm, cblas_dgemm);
     };
 }
 
 routines! {
-    0 cblas_dgemm 1 cblas_cgemm
-    2 sgeev_ 3 dgeev_ 4 cgeev_
-    5 sgesdd_ 6 dgesdd_ 7 cgesdd_
-    8 ssyevd_ 9 dsyevd_ 10 cheevd_
-    11 sgeqrf_ 12 dgeqrf_ 13 sorgqr_ 14 dorgqr_
-    15 sgetrf_ 16 dgetrf_ 17 sgetri_ 18 dgetri_
-    19 spotrf_ 20 dpotrf_ 21 strtri_ 22 dtrtri_
+    0 cblas_cgemm
+    1 sgeev_ 2 dgeev_ 3 cgeev_
+    4 sgesdd_ 5 dgesdd_ 6 cgesdd_
+    7 ssyevd_ 8 dsyevd_ 9 cheevd_
+    10 sgeqrf_ 11 dgeqrf_ 12 sorgqr_ 13 dorgqr_
+    14 sgetrf_ 15 dgetrf_ 16 sgetri_ 17 dgetri_
+    18 spotrf_ 19 dpotrf_ 20 strtri_ 21 dtrtri_
 }
 
-type Sgemm = unsafe extern "C" fn(
+type Gemm<T> = unsafe extern "C" fn(
     order: c_int,
     transpose_a: c_int,
     transpose_b: c_int,
     m: c_int,
     n: c_int,
     k: c_int,
-    alpha: f32,
-    a: *const f32,
+    alpha: T,
+    a: *const T,
     lda: c_int,
-    b: *const f32,
+    b: *const T,
     ldb: c_int,
-    beta: f32,
-    c: *mut f32,
+    beta: T,
+    c: *mut T,
     ldc: c_int,
 );
 
-/// The float32 product behind `cblas_sgemm`, and OpenBLAS's number of threads.
-struct Products {
-    sgemm: Sgemm,
-    set_threads: Option<extern "C" fn(c_int)>,
-    threads: c_int,
+/// The products behind `cblas_sgemm` and `cblas_dgemm`.
+static SGEMM: OnceLock<Gemm<f32>> = OnceLock::new();
+static DGEMM: OnceLock<Gemm<f64>> = OnceLock::new();
+
+macro_rules! products {
+    ($($name:ident $type:ty: $target:ident)*) => {$(
+        /// # Safety
+        /// As CBLAS demands: matrices of the sizes given.
+        #[allow(clippy::too_many_arguments)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(
+            order: c_int,
+            transpose_a: c_int,
+            transpose_b: c_int,
+            m: c_int,
+            n: c_int,
+            k: c_int,
+            alpha: $type,
+            a: *const $type,
+            lda: c_int,
+            b: *const $type,
+            ldb: c_int,
+            beta: $type,
+            c: *mut $type,
+            ldc: c_int,
+        ) {
+            let Some(&gemm) = $target.get() else { missing() };
+            let matrices = Matrices { a, b, c };
+            // SAFETY: the caller's promise, passed on: each part lies inside the matrices.
+            let part = |rows: Range, columns: Range| unsafe {
+                let at = matrices.at((order, transpose_a, transpose_b), (lda, ldb, ldc), rows.start, columns.start);
+                gemm(
+                    order, transpose_a, transpose_b, rows.count, columns.count, k, alpha, at.a, lda, at.b, ldb, beta, at.c, ldc,
+                );
+            };
+            in_parts(m, n, k, &part);
+        }
+    )*};
 }
 
-static PRODUCTS: OnceLock<Products> = OnceLock::new();
-/// What OpenBLAS was last told; 0 before the first time.
-static THREADS_NOW: AtomicI32 = AtomicI32::new(0);
-
-/// The most threads that a product may use at present.
-static THREADS_LIMIT: AtomicI32 = AtomicI32::new(c_int::MAX);
-
-/// Limits the threads of a product and returns the limit before. For kernels that run products on threads of their own.
-#[unsafe(no_mangle)]
-extern "C" fn mlxn_blas_threads(limit: c_int) -> c_int {
-    THREADS_LIMIT.swap(limit, Ordering::Relaxed)
+products! {
+    cblas_sgemm f32: SGEMM
+    cblas_dgemm f64: DGEMM
 }
 
-/// Multiplications from which a product is worth several threads: about 50 microseconds of one core. OpenBLAS itself starts at
-/// 260 thousand, where waiting for a thread that is not running costs many times the product whenever the cores are busy.
-const WORTH_THREADS: i64 = 1 << 23;
+struct Matrices<T> {
+    a: *const T,
+    b: *const T,
+    c: *mut T,
+}
 
-/// # Safety
-/// As CBLAS demands: matrices of the sizes given.
-#[allow(clippy::too_many_arguments)]
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cblas_sgemm(
-    order: c_int,
-    transpose_a: c_int,
-    transpose_b: c_int,
-    m: c_int,
-    n: c_int,
-    k: c_int,
-    alpha: f32,
-    a: *const f32,
-    lda: c_int,
-    b: *const f32,
-    ldb: c_int,
-    beta: f32,
-    c: *mut f32,
-    ldc: c_int,
-) {
-    let Some(products) = PRODUCTS.get() else { missing() };
-    if let Some(set_threads) = products.set_threads {
-        let wanted = if (m as i64) * (n as i64) * (k as i64) < WORTH_THREADS { 1 } else { products.threads };
-        let wanted = wanted.min(THREADS_LIMIT.load(Ordering::Relaxed));
-        if THREADS_NOW.swap(wanted, Ordering::Relaxed) != wanted {
-            set_threads(wanted);
+// SAFETY: threads that share them write to different parts of `c`.
+unsafe impl<T> Sync for Matrices<T> {}
+
+impl<T> Matrices<T> {
+    /// The corners of the part of a product that starts at a row and a column of `c`.
+    ///
+    /// # Safety
+    /// The row and the column must exist.
+    unsafe fn at(
+        &self,
+        (order, transpose_a, transpose_b): (c_int, c_int, c_int),
+        (lda, ldb, ldc): (c_int, c_int, c_int),
+        row: c_int,
+        column: c_int,
+    ) -> Matrices<T> {
+        const ROW_MAJOR: c_int = 101;
+        const PLAIN: c_int = 111;
+        let step = |apart: bool, leading: c_int| if apart { leading as isize } else { 1 };
+        // Whether neighbouring rows are a leading dimension apart; where they are not, neighbouring columns are.
+        let rows_apart = |transpose: c_int| (order == ROW_MAJOR) == (transpose == PLAIN);
+        let (row, column) = (row as isize, column as isize);
+        // SAFETY: the caller's promise.
+        unsafe {
+            Matrices {
+                a: self.a.offset(row * step(rows_apart(transpose_a), lda)),
+                b: self.b.offset(column * step(!rows_apart(transpose_b), ldb)),
+                c: self.c.offset(row * step(rows_apart(PLAIN), ldc) + column * step(!rows_apart(PLAIN), ldc)),
+            }
         }
     }
-    // SAFETY: the caller's promise, passed on.
-    unsafe { (products.sgemm)(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) }
+}
+
+/// Some rows or columns.
+#[derive(Clone, Copy)]
+struct Range {
+    start: c_int,
+    count: c_int,
+}
+
+/// Runs a product `[m, k] x [k, n]` part by part, each on a thread of our pool where the build has one.
+///
+/// OpenBLAS's own threads wait for each other without sleeping, several times in each product: they burn half of the processor's time,
+/// and where another program holds a core they make a product tens of times slower.
+fn in_parts(m: c_int, n: c_int, k: c_int, part: &(dyn Fn(Range, Range) + Sync)) {
+    #[cfg(kernels)]
+    {
+        let (down, across) = parts(m, n, k, crate::kernels::threads());
+        if down * across > 1 {
+            return crate::kernels::parallel((down * across) as usize, &|index: usize| {
+                part(share(m, down, index as c_int / across), share(n, across, index as c_int % across));
+            });
+        }
+    }
+    #[cfg(not(kernels))]
+    let _ = k;
+    part(Range { start: 0, count: m }, Range { start: 0, count: n });
+}
+
+/// Multiplications that pay for handing a part of a product to another thread: some 20 microseconds of one core.
+#[cfg(kernels)]
+const WORTH_A_THREAD: i64 = 1 << 21;
+
+/// Borders between the parts of a product are multiples of this, which the kernels of all processors work in.
+#[cfg(kernels)]
+const GRAIN: c_int = 48;
+
+/// Into how many parts the rows and the columns of a product `[m, k] x [k, n]` are cut.
+#[cfg(kernels)]
+fn parts(m: c_int, n: c_int, k: c_int, threads: usize) -> (c_int, c_int) {
+    let work = m as i64 * n as i64 * k as i64;
+    let most = (work / WORTH_A_THREAD).min(threads as i64) as c_int;
+    let fits = |size: c_int| (size / GRAIN).max(1);
+    // Every part packs its share of both matrices, which the parts in its row or column pack as well: the squarer the better.
+    let packed = |&(down, across): &(c_int, c_int)| m as f64 / down as f64 + n as f64 / across as f64;
+    (1..=most.min(fits(m)))
+        .map(|down| (down, (most / down).clamp(1, fits(n))))
+        .max_by(|x, y| (x.0 * x.1).cmp(&(y.0 * y.1)).then(packed(y).total_cmp(&packed(x))))
+        .unwrap_or((1, 1))
+}
+
+/// The `index`-th of `count` shares of `size`, none of them empty where `count` is at most `size / GRAIN`.
+#[cfg(kernels)]
+fn share(size: c_int, count: c_int, index: c_int) -> Range {
+    let border = |index: c_int| {
+        let even = (size as i64 * index as i64 / count as i64) as c_int;
+        if index == count { size } else { even / GRAIN * GRAIN }
+    };
+    Range { start: border(index), count: border(index + 1) - border(index) }
 }
 
 /// Fills the jump table and describes the library behind it, for example `OpenBLAS 0.3.34 SkylakeX, 2 threads`.
@@ -156,18 +240,22 @@ pub fn bind() -> &'static str {
 }
 
 fn bind_products(openblas: Option<*mut c_void>) {
-    let own = |name: &str| openblas.and_then(|library| symbol(library, name));
-    let Some(sgemm) = own("scipy_cblas_sgemm").or_else(|| symbol(libc::RTLD_NEXT, "cblas_sgemm")) else { return };
-    let threads = own("scipy_openblas_get_num_threads");
+    let find = |name: &str| {
+        let own = openblas.and_then(|library| symbol(library, &format!("scipy_{name}")));
+        own.or_else(|| symbol(libc::RTLD_NEXT, name))
+    };
     // SAFETY: these symbols have these signatures in CBLAS and in OpenBLAS.
     unsafe {
-        let threads = threads.map_or(1, |get| std::mem::transmute::<*const c_void, extern "C" fn() -> c_int>(get)());
-        let set_threads = own("scipy_openblas_set_num_threads").filter(|_| threads > 1);
-        let _ = PRODUCTS.set(Products {
-            sgemm: std::mem::transmute::<*const c_void, Sgemm>(sgemm),
-            set_threads: set_threads.map(|set| std::mem::transmute::<*const c_void, extern "C" fn(c_int)>(set)),
-            threads,
-        });
+        if let Some(sgemm) = find("cblas_sgemm") {
+            let _ = SGEMM.set(std::mem::transmute::<*const c_void, Gemm<f32>>(sgemm));
+        }
+        if let Some(dgemm) = find("cblas_dgemm") {
+            let _ = DGEMM.set(std::mem::transmute::<*const c_void, Gemm<f64>>(dgemm));
+        }
+        #[cfg(kernels)]
+        if let Some(set_threads) = openblas.and_then(|library| symbol(library, "scipy_openblas_set_num_threads")) {
+            std::mem::transmute::<*const c_void, extern "C" fn(c_int)>(set_threads)(1);
+        }
     }
 }
 

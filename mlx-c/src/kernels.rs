@@ -1,11 +1,37 @@
 //! Bindings of our own CPU kernels (`kernels/kernels.h`), where the build has them.
 
 use std::ffi::{c_float, c_int};
+#[cfg(kernels)]
+use std::ffi::c_void;
 
 use crate::{mlx_array, mlx_stream};
 
 /// Whether this build has the kernels; calling one where it has not fails.
 pub const KERNELS: bool = cfg!(kernels);
+
+/// Threads of the pool that the kernels share, the caller's included.
+#[cfg(kernels)]
+pub(crate) fn threads() -> usize {
+    unsafe extern "C" {
+        fn mlxn_threads() -> usize;
+    }
+    // SAFETY: takes nothing and starts the pool's threads at most.
+    unsafe { mlxn_threads() }
+}
+
+/// Calls `work` with every number below `tasks`, on several threads where they are free; returns when all calls have.
+#[cfg(kernels)]
+pub(crate) fn parallel<F: Fn(usize) + Sync>(tasks: usize, work: &F) {
+    unsafe extern "C" {
+        fn mlxn_parallel(tasks: usize, work: unsafe extern "C" fn(*const c_void, usize), context: *const c_void);
+    }
+    unsafe extern "C" fn call<F: Fn(usize)>(context: *const c_void, index: usize) {
+        // SAFETY: `parallel` passes a closure that outlives the calls.
+        unsafe { (*context.cast::<F>())(index) }
+    }
+    // SAFETY: the call returns after the last task has.
+    unsafe { mlxn_parallel(tasks, call::<F>, std::ptr::from_ref(work).cast()) }
+}
 
 macro_rules! kernels {
     ($(fn $name:ident($($argument:ident: $type:ty),* $(,)?);)*) => {

@@ -24,8 +24,6 @@ extern "C" {
 void cblas_sgemm(
     int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float* a, int lda, const float* b, int ldb,
     float beta, float* c, int ldc);
-// Limits the threads of a product and returns the limit before; the BLAS binding (blas.rs) has it.
-int mlxn_blas_threads(int threads);
 }
 
 namespace mlxn {
@@ -445,16 +443,12 @@ struct Scores {
   // One task per group of heads that share keys.
   template <class F>
   void each_group(F work) const {
-    // Small products gain nothing from threads of their own; groups do.
-    const bool split = batch * kv_heads > 1 && heads / kv_heads * slots * keys * width * batch * kv_heads > (1 << 20);
-    const int before = split ? mlxn_blas_threads(1) : 0;
-    const std::function<void(size_t)> task = [&](size_t i) { work(i / kv_heads, i % kv_heads); };
-    if (split) {
-      parallel(batch * kv_heads, task);
-      mlxn_blas_threads(before);
-    } else {
-      for (size_t i = 0; i < batch * kv_heads; i++) task(i);
-    }
+    const size_t groups = batch * kv_heads, each = heads / kv_heads * slots * keys * width;
+    // Enough multiplications per task to pay for handing it over.
+    const size_t block = std::max<size_t>(1, (1 << 16) / std::max<size_t>(each, 1));
+    mlxn::split(groups, block, [&](size_t start, size_t count) {
+      for (size_t i = start; i < start + count; i++) work(i / kv_heads, i % kv_heads);
+    });
   }
 };
 
