@@ -7,6 +7,11 @@ use serde_json::Value;
 
 use crate::mlx::{Array, Dtype};
 
+/// Whether arrays are computed on a GPU. For the few tests of what only the CPU does, which then have nothing to test.
+pub fn on_gpu() -> bool {
+    crate::mlx::device() == "gpu"
+}
+
 /// A file or folder of the golden fixtures. Panics when it is missing: a fixture that is not there is a failure.
 pub fn golden_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("__test__/fixtures/golden").join(name);

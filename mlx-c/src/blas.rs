@@ -318,3 +318,34 @@ extern "C" fn missing() -> ! {
     eprintln!("mlx-node: MLX called a BLAS routine that no loaded library has");
     std::process::abort();
 }
+
+#[cfg(all(test, kernels))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_product_once() {
+        let sizes = [1, 47, 48, 95, 96, 97, 1000, 6000];
+        for threads in [1, 2, 3, 7, 16] {
+            for (m, n) in sizes.iter().flat_map(|&m| sizes.iter().map(move |&n| (m, n))) {
+                for k in [1, 64, 5000] {
+                    let (down, across) = parts(m, n, k, threads);
+                    assert!(down >= 1 && across >= 1 && (down * across) as usize <= threads, "{m} {n} {k}: {down} x {across}");
+                    for (size, count) in [(m, down), (n, across)] {
+                        let shares: Vec<Range> = (0..count).map(|index| share(size, count, index)).collect();
+                        assert!(shares.iter().all(|share| share.count > 0), "{m} {n} {k}: {down} x {across}");
+                        let mut end = 0;
+                        for share in shares {
+                            assert_eq!(share.start, end);
+                            end += share.count;
+                        }
+                        assert_eq!(end, size);
+                    }
+                }
+            }
+        }
+        assert_eq!(parts(1024, 1024, 1024, 4), (2, 2), "square parts pack least");
+        assert_eq!(parts(4096, 128, 512, 4), (4, 1));
+        assert_eq!(parts(64, 64, 64, 4), (1, 1), "not worth a thread");
+    }
+}

@@ -1,8 +1,8 @@
 //! Bindings of our own CPU kernels (`kernels/kernels.h`), where the build has them.
 
-use std::ffi::{c_float, c_int};
 #[cfg(kernels)]
 use std::ffi::c_void;
+use std::ffi::{c_float, c_int};
 
 use crate::{mlx_array, mlx_stream};
 

@@ -1,7 +1,11 @@
 //! Each kernel against MLX's own operations: values and gradients, sizes that fill no vector, strided inputs, extreme values.
+//!
+//! They are kernels for the CPU. On a GPU each call is MLX's own operation, so there these tests would compare it with itself, and
+//! look for accuracy and gradients that MLX's GPU kernels do not promise.
 
 use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
 use super::{Array, Dtype, Result, kernels, ops, random, value_and_grad};
+use crate::testing::on_gpu;
 
 fn normal(seed: u64, shape: &[i32]) -> Array {
     random::normal(0., 1., shape, Dtype::Float32, &random::key(seed).unwrap()).unwrap()
@@ -48,6 +52,9 @@ fn ulps(found: f32, wanted: f64) -> f64 {
 
 #[test]
 fn exp_is_within_two_ulps() {
+    if on_gpu() {
+        return;
+    }
     // Every 1021st float, signs and exponents and all, and all around the ends of the range.
     let mut values: Vec<f32> = (0..u32::MAX).step_by(1021).map(f32::from_bits).collect();
     values.extend((0..200_000).map(|i| -104.5 + i as f32 * 1e-4));
@@ -68,6 +75,9 @@ fn exp_is_within_two_ulps() {
 
 #[test]
 fn exp_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     for size in [1, 3, 16, 17, 100_003] {
         agree(&[normal(1, &[size])], 1, |x| kernels::exp(&x[0]), |x| x[0].exp());
     }
@@ -77,6 +87,9 @@ fn exp_and_its_gradient() {
 
 #[test]
 fn logsumexp_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     for shape in [[1, 1], [3, 7], [5, 16], [2, 33], [70, 8193]] {
         let x = normal(2, &shape).multiply_scalar(10.).unwrap();
         agree(&[x], 1, |x| kernels::logsumexp(&x[0]), |x| x[0].logsumexp(&[-1], true));
@@ -91,6 +104,9 @@ fn logsumexp_and_its_gradient() {
 
 #[test]
 fn swiglu_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     let reference = |x: &[Array]| x[0].silu()?.multiply(&x[1]);
     for shape in [&[1][..], &[5, 7], &[2, 3, 16], &[40_001]] {
         let inputs = [normal(4, shape).multiply_scalar(5.).unwrap(), normal(5, shape)];
@@ -108,6 +124,9 @@ fn swiglu_and_its_gradient() {
 
 #[test]
 fn rms_norm_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     for shape in [&[1, 1][..], &[3, 5], &[2, 3, 4, 64], &[700, 100]] {
         let weight = normal(9, &shape[shape.len() - 1..]);
         let inputs = [normal(8, shape), weight];
@@ -122,6 +141,9 @@ fn rms_norm_and_its_gradient() {
 
 #[test]
 fn rope_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     let table = Array::from_slice(&[1f32, 3., 10., 30., 100.], &[5]).unwrap();
     let offsets = Array::from_slice(&[3i32, 0, 41], &[3]).unwrap();
     for (dims, slots) in [(10, 1), (10, 6), (10, 40)] {
@@ -153,6 +175,9 @@ fn attention_agrees(inputs: &[Array; 3], mask: Mask) {
 
 #[test]
 fn attention_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     // Batch, heads, heads of keys, queries, keys, head size; the last one is longer than a block of queries.
     for [b, h, kv, t, k, d] in
         [[1, 1, 1, 1, 1, 1], [2, 4, 2, 5, 5, 8], [2, 6, 2, 3, 9, 5], [3, 4, 4, 1, 17, 16], [1, 2, 1, 300, 310, 8]]
@@ -169,6 +194,9 @@ fn attention_and_its_gradient() {
 
 #[test]
 fn attention_of_strided_heads() {
+    if on_gpu() {
+        return;
+    }
     // Queries as projections leave them, keys and values as slices of a longer cache, one of them transposed.
     let inputs = [normal(18, &[2, 7, 4, 8]), normal(19, &[2, 2, 20, 8]), normal(20, &[2, 2, 8, 12])];
     let views = |x: &[Array]| -> Result<[Array; 3]> {
@@ -198,6 +226,9 @@ fn attention_of_strided_heads() {
 
 #[test]
 fn linear_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     for (shape, outputs) in [(&[3][..], 5), (&[2, 3, 7], 4), (&[40, 33], 65)] {
         let inputs = [normal(21, shape), normal(22, &[outputs, shape[shape.len() - 1]])];
         agree(&inputs, 2, |x| kernels::linear(&x[0], &x[1]), |x| x[0].matmul(&x[1].t()?));
@@ -211,6 +242,9 @@ fn linear_and_its_gradient() {
 
 #[test]
 fn sum_of_squares_and_its_gradient() {
+    if on_gpu() {
+        return;
+    }
     for shape in [&[][..], &[0], &[3], &[5, 7], &[301]] {
         agree(&[normal(25, shape)], 1, |x| kernels::sum_of_squares(&x[0]), |x| x[0].square()?.sum_all());
     }
@@ -223,6 +257,9 @@ fn sum_of_squares_and_its_gradient() {
 
 #[test]
 fn half_precision_is_left_to_mlx() {
+    if on_gpu() {
+        return;
+    }
     let x = normal(26, &[4, 8]).astype(Dtype::Bfloat16).unwrap();
     assert_eq!(kernels::exp(&x).unwrap().dtype(), Dtype::Bfloat16);
     assert_eq!(kernels::swiglu(&x, &x).unwrap().dtype(), Dtype::Bfloat16);
@@ -231,6 +268,9 @@ fn half_precision_is_left_to_mlx() {
 
 #[test]
 fn inputs_stay_as_they_were() {
+    if on_gpu() {
+        return;
+    }
     // Kernels write into memory that nobody else holds; these inputs are held, and shared between branches of a graph.
     let (x, w) = (normal(27, &[64, 32]), normal(28, &[32]));
     let before = x.to_f32().unwrap();
@@ -240,4 +280,36 @@ fn inputs_stay_as_they_were() {
     close(&both, &wanted, 2e-6);
     kernels::swiglu(&x, &x).unwrap().eval().unwrap();
     assert_eq!(x.to_f32().unwrap(), before);
+}
+
+#[test]
+fn products_in_parts() {
+    if on_gpu() {
+        return;
+    }
+    // Large enough for several threads, of sizes that no part divides; with one column nothing can be cut across.
+    for [m, n, k] in [[201, 307, 150], [97, 1031, 120], [1031, 97, 120], [6000, 1, 800], [60, 60, 3000]] {
+        let (a, b, c) = (normal(31, &[m, k]), normal(32, &[k, n]), normal(33, &[m, n]));
+        let (left, right, added) = (a.to_f32().unwrap(), b.to_f32().unwrap(), c.to_f32().unwrap());
+        let wanted: Vec<f32> = (0..(m * n) as usize)
+            .map(|place| {
+                let (row, column) = (place / n as usize, place % n as usize);
+                let terms =
+                    (0..k as usize).map(|i| f64::from(left[row * k as usize + i]) * f64::from(right[i * n as usize + column]));
+                (terms.sum::<f64>() + f64::from(added[place])) as f32
+            })
+            .collect();
+        let wanted = Array::from_slice(&wanted, &[m, n]).unwrap();
+        let stored_transposed = |x: &Array| {
+            let turned = x.t().unwrap().add_scalar(0.).unwrap().contiguous().unwrap();
+            turned.eval().unwrap();
+            turned.t().unwrap()
+        };
+        for a in [&a, &stored_transposed(&a)] {
+            for b in [&b, &stored_transposed(&b)] {
+                close(&a.matmul(b).unwrap().add(&c).unwrap(), &wanted, 2e-6);
+                close(&ops::addmm(&c, a, b, 1., 1.).unwrap(), &wanted, 2e-6);
+            }
+        }
+    }
 }

