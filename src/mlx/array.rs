@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use mlx_sys as sys;
 
 use super::error::check;
-use super::{Dtype, Element, Error, Result};
+use super::{Dtype, Element, Error, Result, transforms};
 use crate::runtime;
 
 /// A lazy array. Cloning is cheap (a reference); operations build a graph; `eval` and the readers run it on the owner thread.
@@ -342,7 +342,7 @@ pub fn eval<A: std::borrow::Borrow<Array>>(arrays: &[A]) -> Result<()> {
     runtime::block_on_owner(move || {
         let list = list;
         // SAFETY: a list of valid arrays, on the owner thread.
-        check(unsafe { sys::mlx_eval(list.0) })
+        check(transforms::alone(|| transforms::retaining(|| unsafe { sys::mlx_eval(list.0) })))
     })
 }
 
@@ -351,5 +351,5 @@ pub fn async_eval<A: std::borrow::Borrow<Array>>(arrays: &[A]) -> Result<()> {
     debug_assert!(runtime::is_owner(), "async_eval belongs to the owner thread");
     let list = ArrayVec::new(arrays);
     // SAFETY: as in `eval`.
-    check(unsafe { sys::mlx_async_eval(list.0) })
+    check(transforms::alone(|| transforms::retaining(|| unsafe { sys::mlx_async_eval(list.0) })))
 }

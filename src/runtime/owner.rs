@@ -69,7 +69,10 @@ pub fn block_on_owner<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Resul
         return work();
     }
     let (sender, receiver) = mpsc::sync_channel(1);
+    // What is evaluated for a traced function must keep its graph.
+    let in_trace = crate::mlx::transforms::in_trace();
     let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
+        let _inherited = crate::mlx::transforms::Inherited::new(in_trace);
         let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_error(panic)));
         let _ = sender.send(result);
     });
