@@ -353,11 +353,13 @@ fn compiled_functions_belong_to_a_thread() {
     drop(function);
     assert_eq!(count.load(Ordering::SeqCst), 0);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let last = scope.spawn(|| {
             let function = counted_compile(&count, 6.);
             call(&function).unwrap();
             std::thread::spawn(move || drop(function)).join().unwrap();
         });
+        // Joined, not only waited for: what a thread keeps goes after its function has returned.
+        last.join().unwrap();
     });
     assert_eq!(count.load(Ordering::SeqCst), 0);
     // Made here, called on the owner.
