@@ -7,10 +7,23 @@ use crate::mlx::{Error, Result};
 
 /// Reads the options of `what`. `T` should carry `#[serde(rename_all = "camelCase", default, deny_unknown_fields)]`.
 pub fn from_json<T: DeserializeOwned>(value: Value, what: &str) -> Result<T> {
-    serde_json::from_value(value).map_err(|error| {
+    T::deserialize(&value).map_err(|error| {
         let text = error.to_string();
-        Error::Argument(format!("{what}: {}", with_hint(&text).unwrap_or(text)))
+        let message = with_hint(&text).unwrap_or_else(|| match culprit::<T>(&value, &text) {
+            Some(name) => format!("{name}: {text}"),
+            None => text,
+        });
+        Error::Argument(format!("{what}: {message}"))
     })
+}
+
+/// The option that alone makes the same error: serde does not name it where a value is of the wrong type.
+fn culprit<T: DeserializeOwned>(value: &Value, error: &str) -> Option<String> {
+    let alone = |(name, value): &(&String, &Value)| {
+        let alone = Value::Object([((*name).clone(), (*value).clone())].into_iter().collect());
+        T::deserialize(alone).is_err_and(|own| own.to_string() == error)
+    };
+    value.as_object()?.iter().find(alone).map(|(name, _)| name.clone())
 }
 
 /// Serde lists what it expected in backquotes: first the unknown name, then the known ones.
@@ -93,6 +106,9 @@ mod tests {
         assert!(message(r#"{"epsilon_high": 1}"#).contains("did you mean 'epsilonHigh'?"));
         assert!(message(r#"{"level": "sequense"}"#).contains("did you mean 'sequence'?"));
         assert_eq!(message(r#"{"colour": 1}"#), "grpoLoss: unknown option 'colour'. Known: epsilonHigh, level");
-        assert!(message(r#"{"epsilonHigh": "x"}"#).contains("invalid type"));
+        assert_eq!(
+            message(r#"{"level": "token", "epsilonHigh": "x"}"#),
+            "grpoLoss: epsilonHigh: invalid type: string \"x\", expected f64"
+        );
     }
 }

@@ -25,7 +25,8 @@ pub fn clip_coefficient(norm: &Array, max_norm: f64) -> Result<Array> {
 pub fn clip_by_global_norm(gradients: &[Array], max_norm: f64) -> Result<(Vec<Array>, Array)> {
     let norm = global_norm(gradients)?;
     let coefficient = clip_coefficient(&norm, max_norm)?;
-    let clipped = gradients.iter().map(|gradient| gradient.multiply(&coefficient.astype(gradient.dtype())?));
+    // A small coefficient would vanish in float16.
+    let clipped = gradients.iter().map(|gradient| gradient.multiply(&coefficient)?.astype(gradient.dtype()));
     Ok((clipped.collect::<Result<_>>()?, norm))
 }
 

@@ -1,12 +1,45 @@
-//! The AdamW optimizer, learning-rate schedules and gradient clipping, with torch's and transformers' numbers.
+//! Optimizers of MLX and torch, learning-rate schedules of MLX and transformers, gradient clipping.
+//!
+//! An [`Optimizer`] applies a [`Rule`] (SGD, AdamW, Muon ...) to named parameters. A rule is a struct of options; adding one is a
+//! file with its options and arithmetic, and a line in [`rule_from_json`].
 
+mod adadelta;
+mod adafactor;
+mod adagrad;
+mod adam;
+mod adamax;
 mod adamw;
 mod clip;
+mod group;
+mod lion;
+mod muon;
+mod optimizer;
+mod rmsprop;
+mod rule;
 mod schedule;
+mod sgd;
 
-pub use adamw::{AdamW, AdamWOptions, decays};
+pub use adadelta::AdaDelta;
+pub use adafactor::Adafactor;
+pub use adagrad::Adagrad;
+pub use adam::Adam;
+pub use adamax::Adamax;
+pub use adamw::{AdamW, AdamWOptions};
 pub use clip::{clip_by_global_norm, clip_by_value, clip_coefficient, global_norm};
-pub use schedule::{Schedule, ScheduleOptions, ScheduleType};
+pub use group::{DecayedParameters, Group, decays};
+pub use lion::Lion;
+pub use muon::Muon;
+pub use optimizer::Optimizer;
+pub use rmsprop::RmsProp;
+pub use rule::{Rule, Slot, Step, rule_from_json};
+pub use schedule::{MlxSchedule, Schedule, ScheduleOptions, ScheduleType, StageShape};
+pub use sgd::Sgd;
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::logprobs::{Entropy, HeadLogprobs, HeadOptions, head_logprobs};
 use super::{LossInputs, LossOptions, grpo_loss};
 use crate::mlx::{Array, Dtype, Error, Result, eval, ops, value_and_grad};
 use crate::models::{Forward, Model};
-use crate::optim::{AdamW, AdamWOptions, clip_coefficient, decays, global_norm};
+use crate::optim::{AdamWOptions, Optimizer, clip_coefficient, global_norm};
 
 /// Names in a saved state, beside the optimizer's own.
 const STEP: &str = "step";
@@ -97,7 +97,7 @@ pub struct RowLogprobs {
 /// An optimizer over a model's trainable parameters, with the gradients gathered since its last update.
 pub struct Trainer {
     names: Vec<String>,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     options: StepOptions,
     gradients: Option<Vec<Array>>,
     reference: Reference,
@@ -241,9 +241,8 @@ impl Trainer {
             return Err(Error::Argument(format!("logitsChunkSize must be 0 (automatic) or more, got {}", options.logits_chunk)));
         }
         let weights = weights_of(model, &names)?;
-        let parameters = names.iter().zip(&weights);
-        let parameters = parameters.map(|(name, weight)| (name.clone(), weight.shape().to_vec(), decays(name, weight.ndim())));
-        let optimizer = AdamW::new(options.optimizer, parameters)?;
+        let mut optimizer = options.optimizer.optimizer()?;
+        optimizer.init(0, &names, &weights)?;
         let reference = match (options.reference, model.adapter().is_some()) {
             (false, _) => Reference::None,
             (true, true) => Reference::AdapterOff,
@@ -417,12 +416,12 @@ impl Trainer {
             return Ok(OptimizerStep { grad_norm, skipped: true });
         }
         let scale = match self.options.max_grad_norm {
-            0. => Array::scalar(1.),
-            limit => clip_coefficient(&norm, limit as f64)?,
+            0. => None,
+            limit => Some(clip_coefficient(&norm, limit as f64)?),
         };
         let weights = weights_of(model, &self.names)?;
-        self.optimizer.set_lr(learning_rate);
-        let updated = self.optimizer.update_scaled(&weights, &gradients, &scale)?;
+        self.optimizer.set_learning_rate(learning_rate)?;
+        let updated = self.optimizer.update_scaled(&self.names, &weights, &gradients, scale.as_ref())?;
         // Nobody else may hold the old arrays while the new ones are computed: MLX then writes into them.
         drop((weights, gradients));
         eval(&updated.iter().cloned().chain(self.optimizer.state_arrays()).collect::<Vec<_>>())?;
