@@ -836,6 +836,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.Cancel = nativeBinding.Cancel
+module.exports.NativeCompiled = nativeBinding.NativeCompiled
 module.exports.NativeDecodeStream = nativeBinding.NativeDecodeStream
 module.exports.NativeGeneration = nativeBinding.NativeGeneration
 module.exports.NativeModel = nativeBinding.NativeModel
@@ -853,3 +854,4 @@ module.exports.loss = nativeBinding.loss
 module.exports.ops = nativeBinding.ops
 module.exports.random = nativeBinding.random
 module.exports.rl = nativeBinding.rl
+module.exports.transforms = nativeBinding.transforms

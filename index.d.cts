@@ -32,6 +32,8 @@ export type Elements =
   | BigInt64Array
   | Float32Array
   | Float64Array;
+/** A function from arrays to arrays, as TypeScript hands it to a transform; `null` when it threw. */
+export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;
 
 /**
  * Which binding artifact the generated loader actually loaded: `'native'` for
@@ -46,6 +48,12 @@ export declare class Cancel {
   constructor()
   /** The work ends with `ERR_MLX_CANCELLED` before its next token or micro-batch. */
   cancel(): void
+}
+
+/** A function traced once per combination of shapes and dtypes. */
+export declare class NativeCompiled {
+  constructor(fn: ArrayFunction, shapeless: boolean)
+  call(inputs: Array<ArrayHandle>): Array<ArrayHandle>
 }
 
 /** Streaming decode: `push` returns the text that has become certain. */
@@ -450,6 +458,13 @@ export interface TrainRow {
   completionIds: Array<number>
 }
 
+/** Outputs of a transform and the arrays that belong to its inputs. */
+export interface Transformed {
+  outputs: Array<ArrayHandle>
+  /** Gradients, products with the Jacobian or its transpose. */
+  derivatives: Array<ArrayHandle>
+}
+
 export declare namespace core {
   /** Another handle of the same array. */
   export function alias(array: ArrayHandle): ArrayHandle
@@ -654,4 +669,21 @@ export declare namespace rl {
   export function computeImportanceRatios(inputs: RatioInputs, level?: 'token' | 'sequence' | null): ArrayHandle
   /** Log-probs of `ids` `[B, T]` under `logits / temperature` `[B, T, V]`; float32 `[B, T]`. */
   export function selectiveLogSoftmax(logits: ArrayHandle, ids: ArrayHandle, temperature?: number | undefined | null): ArrayHandle
+}
+
+export declare namespace transforms {
+  /** `function`, computed again by a gradient instead of kept. */
+  export function checkpoint(fn: ArrayFunction, inputs: Array<ArrayHandle>): Array<ArrayHandle>
+  /** `function` with a gradient of its own: from inputs, cotangents and outputs, one array per input. */
+  export function customVjp(fn: ArrayFunction, gradient: (primals: Array<ArrayHandle>, cotangents: Array<ArrayHandle>, outputs: Array<ArrayHandle>) => Array<ArrayHandle> | null, inputs: Array<ArrayHandle>): Array<ArrayHandle>
+  /** Outputs of `function` and the products of its Jacobian with `tangents`. */
+  export function jvp(fn: ArrayFunction, primals: Array<ArrayHandle>, tangents: Array<ArrayHandle>): Transformed
+  /** Turns compilation on or off for this process, for debugging; compiled functions then run operation by operation. */
+  export function setCompileEnabled(enabled: boolean): void
+  /** Outputs of `function` and the gradients of its first output, a scalar, with respect to all inputs. */
+  export function valueAndGrad(fn: ArrayFunction, inputs: Array<ArrayHandle>): Transformed
+  /** Outputs of `function` and the products of `cotangents` with its Jacobian. */
+  export function vjp(fn: ArrayFunction, primals: Array<ArrayHandle>, cotangents: Array<ArrayHandle>): Transformed
+  /** `function` for every slice of the inputs along their axes (`null`: whole), results stacked along the output axes. */
+  export function vmap(fn: ArrayFunction, inputs: Array<ArrayHandle>, inAxes: Array<number | null>, outAxes: Array<number>): Array<ArrayHandle>
 }

@@ -7,3 +7,18 @@ export { array } from './array/create.js';
 export { evalAll as eval, evalAsync } from './array/core.js';
 export * from './generated/ops.js';
 export * as random from './random.js';
+export {
+  checkpoint,
+  compile,
+  customVjp,
+  disableCompile,
+  enableCompile,
+  grad,
+  jvp,
+  keep,
+  valueAndGrad,
+  vjp,
+  vmap,
+} from './transforms.js';
+export type { Argnums, Axes, CompileOptions, CustomGradient, VmapOptions } from './transforms.js';
+export { treeFlatten, treeLeaves, treeMap, treeUnflatten } from './tree.js';

@@ -242,6 +242,7 @@ const fake = {
   random: {},
   rl: {},
   loss: {},
+  transforms: {},
   computeAdvantages: (rewards: number[][], { numGenerations }: { numGenerations: number }) => {
     const sums = rewards.map((row) => row.reduce((a, b) => a + (Number.isNaN(b) ? 0 : b), 0));
     const advantages = sums.map((value, i) => {

@@ -15,7 +15,9 @@ pub use array::{Array, async_eval, element_count, eval};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use stream::{blas, device, gpu_available};
-pub use transforms::{Compiled, checkpoint, compile_available, compiled, custom_vjp, depends, jvp, value_and_grad, vjp, vmap};
+pub use transforms::{
+    Compiled, checkpoint, compile_available, compiled, custom_vjp, depends, jvp, set_compile_enabled, value_and_grad, vjp, vmap,
+};
 
 /// The flavour this build was made for: `cpu`, `metal`, `cuda12` or `cuda13`.
 pub fn flavour() -> &'static str {

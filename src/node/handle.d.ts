@@ -32,3 +32,5 @@ export type Elements =
   | BigInt64Array
   | Float32Array
   | Float64Array;
+/** A function from arrays to arrays, as TypeScript hands it to a transform; `null` when it threw. */
+export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;

@@ -161,6 +161,36 @@ impl ToNapiValue for ArrayHandle {
     }
 }
 
+/// An array whose slot its reader frees: what a JavaScript function hands over for good.
+pub struct TakenHandle(Rc<Array>);
+
+impl TakenHandle {
+    pub fn into_array(self) -> Array {
+        Rc::try_unwrap(self.0).unwrap_or_else(|shared| Array::clone(&shared))
+    }
+}
+
+impl TypeName for TakenHandle {
+    fn type_name() -> &'static str {
+        "ArrayHandle"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Number
+    }
+}
+
+impl ValidateNapiValue for TakenHandle {}
+
+impl FromNapiValue for TakenHandle {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        // SAFETY: as the caller promises.
+        let (array, handle) = unsafe { (ArrayHandle::from_napi_value(env, value)?, f64::from_napi_value(env, value)?) };
+        release(handle);
+        Ok(TakenHandle(array.0))
+    }
+}
+
 /// Frees a slot; a handle that is not in use is left alone.
 pub fn release(handle: f64) {
     // Dropped outside the borrow: the end of an array may run arbitrary destructors.

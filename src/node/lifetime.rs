@@ -24,6 +24,7 @@ pub fn start(_exports: Object, env: Env) -> napi::Result<()> {
     ENV.set(env.raw());
     ENVIRONMENTS.fetch_add(1, Ordering::AcqRel);
     env.add_env_cleanup_hook((), |()| {
+        super::transforms::forget_functions();
         super::handle::release_all();
         ENV.set(std::ptr::null_mut());
         if ENVIRONMENTS.fetch_sub(1, Ordering::AcqRel) == 1 && !runtime::shut_down(PATIENCE) {
@@ -59,4 +60,10 @@ pub(super) fn account(bytes: i64) -> i64 {
     // SAFETY: the environment of this thread, alive until its cleanup hook clears it.
     let status = unsafe { sys::napi_adjust_external_memory(env, bytes, &mut total) };
     if status == sys::Status::napi_ok { bytes } else { 0 }
+}
+
+/// The JavaScript environment of this thread, until its end.
+pub(super) fn current_env() -> Option<Env> {
+    let env = ENV.get();
+    (!env.is_null()).then(|| Env::from_raw(env))
 }

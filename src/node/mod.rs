@@ -13,6 +13,7 @@ mod promise;
 mod rl;
 mod tokenizer;
 mod trainer;
+mod transforms;
 
 use array::DtypeName;
 use handle::{ArrayHandle, RandomKey, integer, integers};

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use mlx_sys as sys;
 
 use super::closure::Closure;
+use crate::mlx::error::check;
 use crate::mlx::{Array, Error, Result};
 
 /// Functions of a thread that were dropped on others; `None` when the thread has ended and its cache is gone.
@@ -102,4 +103,10 @@ pub fn compile_available() -> bool {
             .stderr(std::process::Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
+}
+
+/// Turns compilation on or off for this process: off, compiled functions run operation by operation.
+pub fn set_compile_enabled(enabled: bool) -> Result<()> {
+    // SAFETY: each sets a mode.
+    check(unsafe { if enabled { sys::mlx_enable_compile() } else { sys::mlx_disable_compile() } })
 }

@@ -14,7 +14,7 @@ mod grad;
 mod traversal;
 mod vmap;
 
-pub use compile::{Compiled, compile_available, compiled};
+pub use compile::{Compiled, compile_available, compiled, set_compile_enabled};
 pub use custom::{checkpoint, custom_vjp};
 pub use grad::{jvp, value_and_grad, vjp};
 pub(crate) use traversal::{Inherited, alone, in_trace, retaining};
