@@ -15,10 +15,12 @@ describe('grad and valueAndGrad', () => {
     expect(numbers(gradient)).toEqual([3, 12, 27]);
     // The second derivative, 6x.
     expect(numbers(mx.grad((y: MxArray) => mx.grad(f)(y).sum())(x))).toEqual([6, 12, 18]);
+    const three = mx.array(3, 'float32');
     expect(
       mx
-    const three = mx.array(3, 'float32');
-    expect(mx.grad((y: MxArray) => y.square())(three).item()).toBe(6);
+        .grad((y: MxArray) => y.square())(three)
+        .item(),
+    ).toBe(6);
   });
 
   test('several arguments, trees and auxiliary results', () => {
