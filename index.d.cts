@@ -34,6 +34,8 @@ export type Elements =
   | Float64Array;
 /** A function from arrays to arrays, as TypeScript hands it to a transform; `null` when it threw. */
 export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;
+/** An array, or a number below 0 that names the place of one in the scratch memory. */
+export type Operand = ArrayHandle;
 
 /**
  * Which binding artifact the generated loader actually loaded: `'native'` for
@@ -489,6 +491,8 @@ export declare namespace core {
   export function release(handle: number): void
   /** A 0-dimensional array. */
   export function scalar(value: number, dtype: DtypeName): ArrayHandle
+  /** The doubles through which numbers beside arrays travel. */
+  export function scratch(): Float64Array
   export function shape(array: ArrayHandle): Array<number>
   export function size(array: ArrayHandle): number
   /** Two independent keys from one. */
@@ -501,10 +505,7 @@ export declare namespace core {
   export function toInt32(array: ArrayHandle): Int32Array
   /** All elements converted to uint32, row-major. */
   export function toUint32(array: ArrayHandle): Uint32Array
-  /**
-   * A number as an operand beside `like`: of its dtype where that can hold the number, else float32 (int32 for a whole number beside
-   * booleans), so that it does not widen the other side. As Python's MLX treats Python's numbers.
-   */
+  /** A number as an operand beside `like`, whose dtype it takes where that can hold it. */
   export function weakScalar(value: number, like: ArrayHandle): ArrayHandle
 }
 
@@ -519,7 +520,7 @@ export declare namespace ops {
   /** The absolute value. */
   export function abs(a: ArrayHandle): ArrayHandle
   /** `a + b`, broadcast. */
-  export function add(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function add(a: Operand, b: Operand): ArrayHandle
   /** Whether all elements are true, over the given axes or all of them. */
   export function all(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Whether any element is true, over the given axes or all of them. */
@@ -545,8 +546,8 @@ export declare namespace ops {
   /** The running sum along an axis. */
   export function cumsum(a: ArrayHandle, axis: number): ArrayHandle
   /** `a / b`, broadcast; integers give float32. */
-  export function divide(a: ArrayHandle, b: ArrayHandle): ArrayHandle
-  export function equal(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function divide(a: Operand, b: Operand): ArrayHandle
+  export function equal(a: Operand, b: Operand): ArrayHandle
   /** The error function. */
   export function erf(a: ArrayHandle): ArrayHandle
   export function exp(a: ArrayHandle): ArrayHandle
@@ -555,16 +556,16 @@ export declare namespace ops {
   /** `exp(a) - 1`, exact near 0. */
   export function expm1(a: ArrayHandle): ArrayHandle
   export function floor(a: ArrayHandle): ArrayHandle
-  export function floorDivide(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function floorDivide(a: Operand, b: Operand): ArrayHandle
   /** A shape filled with one number, float32 unless named. */
   export function full(shape: Array<number>, value: number, dtype?: DtypeName | undefined | null): ArrayHandle
-  export function greater(a: ArrayHandle, b: ArrayHandle): ArrayHandle
-  export function greaterEqual(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function greater(a: Operand, b: Operand): ArrayHandle
+  export function greaterEqual(a: Operand, b: Operand): ArrayHandle
   export function isfinite(a: ArrayHandle): ArrayHandle
   export function isinf(a: ArrayHandle): ArrayHandle
   export function isnan(a: ArrayHandle): ArrayHandle
-  export function less(a: ArrayHandle, b: ArrayHandle): ArrayHandle
-  export function lessEqual(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function less(a: Operand, b: Operand): ArrayHandle
+  export function lessEqual(a: Operand, b: Operand): ArrayHandle
   /** The natural logarithm. */
   export function log(a: ArrayHandle): ArrayHandle
   export function log10(a: ArrayHandle): ArrayHandle
@@ -572,10 +573,10 @@ export declare namespace ops {
   export function log1P(a: ArrayHandle): ArrayHandle
   export function log2(a: ArrayHandle): ArrayHandle
   /** `log(exp(a) + exp(b))`. */
-  export function logaddexp(a: ArrayHandle, b: ArrayHandle): ArrayHandle
-  export function logicalAnd(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function logaddexp(a: Operand, b: Operand): ArrayHandle
+  export function logicalAnd(a: Operand, b: Operand): ArrayHandle
   export function logicalNot(a: ArrayHandle): ArrayHandle
-  export function logicalOr(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function logicalOr(a: Operand, b: Operand): ArrayHandle
   /** `a - logsumexp(a)` over an axis (-1). */
   export function logSoftmax(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
   /** `log(sum(exp(a)))` over the given axes, or all of them. */
@@ -584,27 +585,27 @@ export declare namespace ops {
   export function matmul(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** The largest value over the given axes, or all of them. */
   export function max(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  export function maximum(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function maximum(a: Operand, b: Operand): ArrayHandle
   /** The mean over the given axes, or all of them. */
   export function mean(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** The smallest value over the given axes, or all of them. */
   export function min(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  export function minimum(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function minimum(a: Operand, b: Operand): ArrayHandle
   /** `a · b` element by element, broadcast. */
-  export function multiply(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function multiply(a: Operand, b: Operand): ArrayHandle
   /** `-a`. */
   export function negative(a: ArrayHandle): ArrayHandle
-  export function notEqual(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function notEqual(a: Operand, b: Operand): ArrayHandle
   /** Ones of a shape, float32 unless named. */
   export function ones(shape: Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
   /** `a` to the power of `b`. */
-  export function power(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function power(a: Operand, b: Operand): ArrayHandle
   /** The product over the given axes, or all of them. */
   export function prod(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** `1 / a`. */
   export function reciprocal(a: ArrayHandle): ArrayHandle
   /** The remainder with the sign of `b`. */
-  export function remainder(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function remainder(a: Operand, b: Operand): ArrayHandle
   /** Another shape of the same elements. One size may be -1: it takes what the others leave. */
   export function reshape(a: ArrayHandle, shape: Array<number>): ArrayHandle
   /** `1 / sqrt(a)`. */
@@ -630,7 +631,7 @@ export declare namespace ops {
   /** The same values, with no gradient flowing through. */
   export function stopGradient(a: ArrayHandle): ArrayHandle
   /** `a - b`, broadcast. */
-  export function subtract(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  export function subtract(a: Operand, b: Operand): ArrayHandle
   /** The sum over the given axes, or all of them. */
   export function sum(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Elements at `indices` along an axis, one for each position; `indices` has the rank of `a`. */

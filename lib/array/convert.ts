@@ -19,6 +19,18 @@ export function operand(value: ArrayLike, like?: ArrayLike | null, other?: Array
   return handleOf(array(value));
 }
 
+/** The places through which numbers reach the addon, shared with it. */
+const scratch = core.scratch?.() ?? new Float64Array(1);
+
+/** The handle of one side of an operation, or a sign that a number beside the array on the other side lies in the scratch memory. */
+export function beside(value: ArrayLike, other: ArrayLike): ArrayHandle {
+  if (typeof value === 'number' && other instanceof MxArray) {
+    scratch[0] = value;
+    return -1 as ArrayHandle;
+  }
+  return value instanceof MxArray ? handleOf(value) : operand(value, other);
+}
+
 export function operands(values: readonly ArrayLike[]): ArrayHandle[] {
   if (!Array.isArray(values))
     throw new MlxError('ERR_MLX_ARGUMENT', `a list of arrays was expected, not ${String(values)}`);

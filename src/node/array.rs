@@ -3,7 +3,7 @@
 use napi::Env;
 use napi::bindgen_prelude::{
     BigInt64Array, BigUint64Array, Either10, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Object, Uint8Array,
-    Uint16Array, Uint32Array,
+    Uint16Array, Uint32Array, Unknown,
 };
 use napi_derive::napi;
 
@@ -75,19 +75,17 @@ pub fn scalar(value: f64, dtype: DtypeName) -> js::Result<ArrayHandle> {
     Ok(Array::scalar_of(value, dtype.parse()?)?.into())
 }
 
-/// A number as an operand beside `like`: of its dtype where that can hold the number, else float32 (int32 for a whole number beside
-/// booleans), so that it does not widen the other side. As Python's MLX treats Python's numbers.
+/// A number as an operand beside `like`, whose dtype it takes where that can hold it.
 #[napi(namespace = "core")]
 pub fn weak_scalar(value: f64, like: ArrayHandle) -> js::Result<ArrayHandle> {
-    let own = like.dtype();
-    let dtype = match (own, value.fract() == 0.) {
-        (Dtype::Bool, true) => Dtype::Int32,
-        (Dtype::Complex64, _) => own,
-        (_, true) => own,
-        (_, false) if own.is_float() => own,
-        (_, false) => Dtype::Float32,
-    };
-    Ok(Array::scalar_of(value, dtype)?.into())
+    Ok(handle::weak_scalar(value, like.dtype())?.into())
+}
+
+/// The doubles through which numbers beside arrays travel.
+#[napi(namespace = "core", ts_return_type = "Float64Array")]
+pub fn scratch(env: &Env) -> Option<Unknown<'_>> {
+    // SAFETY: a value of this environment, made in the current scope.
+    handle::scratch::view(env.raw()).map(|view| unsafe { Unknown::from_raw_unchecked(env.raw(), view) })
 }
 
 #[napi(namespace = "core")]

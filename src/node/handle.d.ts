@@ -34,3 +34,5 @@ export type Elements =
   | Float64Array;
 /** A function from arrays to arrays, as TypeScript hands it to a transform; `null` when it threw. */
 export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;
+/** An array, or a number below 0 that names the place of one in the scratch memory. */
+export type Operand = ArrayHandle;

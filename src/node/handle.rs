@@ -12,7 +12,7 @@ use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, ValidateNapiVa
 use napi::{ValueType, sys};
 
 use super::lifetime::account;
-use crate::mlx::{Array, Error, Result};
+use crate::mlx::{Array, Dtype, Error, Result};
 
 /// What an array costs beside its elements, in bytes: its graph node, shape and handle. Reported to the garbage collector, so
 /// that many small arrays count too.
@@ -188,6 +188,116 @@ impl FromNapiValue for TakenHandle {
         let (array, handle) = unsafe { (ArrayHandle::from_napi_value(env, value)?, f64::from_napi_value(env, value)?) };
         release(handle);
         Ok(TakenHandle(array.0))
+    }
+}
+
+/// An array, or a number beside one. A number arrives as a negative handle and lies in the scratch memory: that costs nothing, where
+/// an array of its own would cost as much as the operation.
+pub enum Operand {
+    Array(Rc<Array>),
+    Number(f64),
+}
+
+impl Operand {
+    /// Both sides as arrays. A number takes the dtype of the array beside it where that can hold it, else float32 (int32 for a whole
+    /// number beside booleans), so that it does not widen the other side: as Python's MLX treats Python's numbers.
+    pub fn pair(a: Operand, b: Operand) -> Result<(Rc<Array>, Rc<Array>)> {
+        match (a, b) {
+            (Operand::Array(a), Operand::Array(b)) => Ok((a, b)),
+            (Operand::Array(a), Operand::Number(b)) => Ok((a.clone(), Rc::new(weak_scalar(b, a.dtype())?))),
+            (Operand::Number(a), Operand::Array(b)) => Ok((Rc::new(weak_scalar(a, b.dtype())?), b)),
+            (Operand::Number(_), Operand::Number(_)) => Err(Error::Internal("two numbers arrived where one is an array".into())),
+        }
+    }
+}
+
+/// A number as an array beside one of dtype `like`.
+pub fn weak_scalar(value: f64, like: Dtype) -> Result<Array> {
+    let dtype = match (like, value.fract() == 0.) {
+        (Dtype::Bool, true) => Dtype::Int32,
+        (Dtype::Complex64, _) | (_, true) => like,
+        (_, false) if like.is_float() => like,
+        (_, false) => Dtype::Float32,
+    };
+    Array::scalar_of(value, dtype)
+}
+
+impl TypeName for Operand {
+    fn type_name() -> &'static str {
+        "Operand"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Number
+    }
+}
+
+impl ValidateNapiValue for Operand {}
+
+impl FromNapiValue for Operand {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut handle = 0.0;
+            if sys::napi_get_value_double(env, value, &mut handle) == sys::Status::napi_ok && handle < 0.0 {
+                return Ok(Operand::Number(scratch::read(-handle as usize - 1)));
+            }
+            ArrayHandle::from_napi_value(env, value).map(|array| Operand::Array(array.0))
+        }
+    }
+}
+
+/// Numbers on their way from JavaScript: a few doubles in memory that both sides see.
+pub mod scratch {
+    use std::cell::Cell;
+
+    use napi::sys;
+
+    const SLOTS: usize = 4;
+
+    thread_local! {
+        static MEMORY: Cell<*const f64> = const { Cell::new(std::ptr::null()) };
+        static VIEW: Cell<sys::napi_ref> = const { Cell::new(std::ptr::null_mut()) };
+    }
+
+    /// NaN where there is no such slot.
+    pub(super) fn read(slot: usize) -> f64 {
+        let memory = MEMORY.get();
+        if memory.is_null() || slot >= SLOTS {
+            return f64::NAN;
+        }
+        // SAFETY: the view is referenced until the environment ends, so its memory stays; only this thread writes it.
+        unsafe { memory.add(slot).read_volatile() }
+    }
+
+    /// This thread's memory as a JavaScript `Float64Array`, always the same one.
+    pub fn view(env: sys::napi_env) -> Option<sys::napi_value> {
+        let mut view = std::ptr::null_mut();
+        // SAFETY: plain constructors in the current scope; the reference belongs to this environment.
+        unsafe {
+            if !VIEW.get().is_null() {
+                let found = sys::napi_get_reference_value(env, VIEW.get(), &mut view);
+                return (found == sys::Status::napi_ok && !view.is_null()).then_some(view);
+            }
+            let (mut memory, mut buffer, mut reference) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+            let made = sys::napi_create_arraybuffer(env, SLOTS * size_of::<f64>(), &mut memory, &mut buffer)
+                == sys::Status::napi_ok
+                && sys::napi_create_typedarray(env, sys::TypedarrayType::float64_array, SLOTS, buffer, 0, &mut view)
+                    == sys::Status::napi_ok
+                && sys::napi_create_reference(env, view, 1, &mut reference) == sys::Status::napi_ok;
+            if !made {
+                return None;
+            }
+            MEMORY.set(memory.cast());
+            VIEW.set(reference);
+            Some(view)
+        }
+    }
+
+    /// Forgets the memory, when the environment ends.
+    pub fn forget() {
+        MEMORY.set(std::ptr::null());
+        VIEW.set(std::ptr::null_mut());
     }
 }
 

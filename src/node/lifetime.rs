@@ -26,6 +26,7 @@ pub fn start(_exports: Object, env: Env) -> napi::Result<()> {
     env.add_env_cleanup_hook((), |()| {
         super::transforms::forget_functions();
         super::handle::release_all();
+        super::handle::scratch::forget();
         ENV.set(std::ptr::null_mut());
         if ENVIRONMENTS.fetch_sub(1, Ordering::AcqRel) == 1 && !runtime::shut_down(PATIENCE) {
             skip_destructors_at_exit();

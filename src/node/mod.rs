@@ -16,4 +16,4 @@ mod trainer;
 mod transforms;
 
 use array::DtypeName;
-use handle::{ArrayHandle, RandomKey, integer, integers};
+use handle::{ArrayHandle, Operand, RandomKey, integer, integers};

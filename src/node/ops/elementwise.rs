@@ -2,7 +2,7 @@
 
 use napi_derive::napi;
 
-use super::{ArrayHandle, DtypeName};
+use super::{ArrayHandle, DtypeName, Operand};
 use crate::mlx::ops;
 use crate::node::error as js;
 
@@ -20,7 +20,8 @@ macro_rules! binary {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
         $(#[$doc])*
         #[napi(namespace = "ops", catch_unwind)]
-        pub fn $name(a: ArrayHandle, b: ArrayHandle) -> js::Result<ArrayHandle> {
+        pub fn $name(a: Operand, b: Operand) -> js::Result<ArrayHandle> {
+            let (a, b) = Operand::pair(a, b)?;
             Ok(a.$name(&b)?.into())
         }
     )* };

@@ -12,7 +12,7 @@ mod sort;
 
 use napi::bindgen_prelude::Either;
 
-use super::{ArrayHandle, DtypeName, RandomKey, integer, integers};
+use super::{ArrayHandle, DtypeName, Operand, RandomKey, integer, integers};
 use crate::mlx::{Array, Result};
 
 // Signatures spell types out: napi does not look behind an alias when it writes the declarations.
