@@ -1,19 +1,23 @@
 //! The blocks of a transformer: each holds its weights and computes one thing.
 
+pub mod activations;
 mod attention;
+mod dropout;
 mod embedding;
 mod linear;
 mod lora;
+pub mod losses;
 mod mlp;
 mod norm;
 mod rope;
 
 pub use attention::{Attention, AttentionShape, Context, ContextMask};
+pub use dropout::dropout;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::Lora;
 pub use mlp::Mlp;
-pub use norm::RmsNorm;
+pub use norm::{Affine, GroupNorm, LayerNorm, RmsNorm, group_norm, layer_norm};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
 
 use crate::mlx::Array;
@@ -59,3 +63,6 @@ impl<M: Module> Module for Option<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
