@@ -156,13 +156,7 @@ impl Model {
     /// them: what is saved is what generates. Each file is complete or as it was.
     pub fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|error| Error::save(dir, format!("cannot make the folder: {error}")))?;
-        let mut config = self.config_json.clone();
-        if let Some(object) = config.as_object_mut() {
-            let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| object.contains_key(*key)).collect();
-            for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
-                object.insert(key.into(), self.dtype.name().into());
-            }
-        }
+        let config = saved_config(&self.config_json, self.dtype);
         let mut factors = self.factors();
         factors.retain(|_, lora| lora.enabled);
         let mut tensors = Vec::new();
@@ -185,6 +179,29 @@ impl Model {
             None => Ok(()),
         }
     }
+}
+
+/// `config.json` for weights of a dtype. Rotary parameters in transformers 5's place only are repeated in the older one: mlx-lm looks
+/// for those of several models (qwen2) nowhere else, and takes its own defaults without a word.
+fn saved_config(read: &Value, dtype: Dtype) -> Value {
+    let mut config = read.clone();
+    let Some(object) = config.as_object_mut() else { return config };
+    let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| object.contains_key(*key)).collect();
+    for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
+        object.insert(key.into(), dtype.name().into());
+    }
+    if let Some(rope) = object.get("rope_parameters").filter(|rope| rope.is_object()).cloned() {
+        let absent = |key: &str| object.get(key).is_none_or(Value::is_null);
+        let (theta_absent, scaling_absent) = (absent("rope_theta"), absent("rope_scaling"));
+        if let Some(theta) = rope.get("rope_theta").filter(|_| theta_absent) {
+            object.insert("rope_theta".into(), theta.clone());
+        }
+        let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
+        if scaling_absent && !plain {
+            object.insert("rope_scaling".into(), rope);
+        }
+    }
+    config
 }
 
 pub(super) fn is_adapter(name: &str) -> bool {
