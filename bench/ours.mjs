@@ -2,28 +2,15 @@
 // Usage: node bench/ours.mjs small MODEL_FOLDER | node bench/ours.mjs grpo MODEL_FOLDER
 import { performance } from 'node:perf_hooks';
 import process from 'node:process';
-import { GRPOTrainer, loadModel } from 'mlx-node';
-import { mx } from 'mlx-node';
+import { GRPOTrainer, loadModel, mx } from 'mlx-node';
 import { buildInfo, NativeModel, NativeTrainer } from 'mlx-node/native';
+import { median, times } from './times.mjs';
 
 const [what, folder] = process.argv.slice(2);
 
 function grid(height, width, value) {
   const columns = [...Array(width).keys()];
   return [...Array(height).keys()].map((row) => columns.map((column) => value(row, column)));
-}
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
-
-async function times(work, runs = 5, warmup = 2) {
-  for (let i = 0; i < warmup; i++) await work();
-  const list = [];
-  for (let i = 0; i < runs; i++) {
-    const start = performance.now();
-    await work();
-    list.push(performance.now() - start);
-  }
-  return median(list);
 }
 
 /** A float32 product of two 1024 x 1024 matrices. */

@@ -35,8 +35,8 @@ async function makeModel() {
   }
 }
 
-async function measure(what, command, args) {
-  const { code, output } = await run(what, command, args, { cwd: here });
+async function measure(what, command, args, env = {}) {
+  const { code, output } = await run(what, command, args, { cwd: here, env: { ...process.env, ...env } });
   const line = output.split('\n').findLast((text) => text.startsWith('{"peer"'));
   if (code !== 0 || line === undefined) throw new SetupError(`${what} failed:\n${output.trimEnd().slice(-3000)}`);
   return JSON.parse(line);
@@ -53,6 +53,18 @@ function python(name) {
   return file;
 }
 
+/** What makes Python's MLX multiply through the OpenBLAS that we bind (Linux). */
+function withOpenBlas(executable) {
+  const folder = path.dirname(path.dirname(executable));
+  const shim = path.join(folder, 'libopenblas-for-mlx.so');
+  const versions = fs.readdirSync(path.join(folder, 'lib')).filter((name) => name.startsWith('python3'));
+  const library = versions
+    .map((name) => path.join(folder, 'lib', name, 'site-packages/scipy_openblas32/lib/libscipy_openblas.so'))
+    .find((file) => fs.existsSync(file));
+  if (!fs.existsSync(shim) || library === undefined) return {};
+  return { LD_PRELOAD: shim, OPENBLAS_LIBRARY: library };
+}
+
 const number = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
 await guard(async () => {
@@ -63,12 +75,14 @@ await guard(async () => {
   const ours = {
     ...(await measure('mlx-node: products, decoding, training', process.execPath, ['ours.mjs', 'small', small])),
     ...(await measure('mlx-node: GRPO', process.execPath, ['ours.mjs', 'grpo', tiny])),
+    ...(await measure('mlx-node: arrays', process.execPath, ['arrays.mjs'])),
   };
   const peers = [];
   if (!options.ours) {
     peers.push(
       await measure('numpy', python('mlx-python'), ['peers/numpy_sgemm.py']),
       await measure('mlx-lm', python('mlx-python'), ['peers/mlx_lm_small.py', small]),
+      await measure('MLX in Python, with our BLAS', python('mlx-python'), ['peers/mlx_arrays.py'], withOpenBlas(python('mlx-python'))),
       await measure('transformers', python('torch-python'), ['peers/torch_small.py', small, threads]),
       await measure('TRL', python('torch-python'), ['peers/trl_grpo.py', tiny, threads]),
     );
@@ -79,6 +93,9 @@ await guard(async () => {
     ['one decoding step, 16 rows', 'decode_ms'],
     ['one training step, 8 x 128 tokens', 'train_ms'],
     ['one GRPO step of the demo, 256 completions', 'grpo_ms'],
+    ['one step of an MLP loop, 256 x 784', 'mlp_ms'],
+    ['1000 lazy additions of two scalars', 'op_us'],
+    ['1000 lazy additions of a number', 'op_number_us'],
   ];
   console.log(
     `\n${os.cpus()[0].model.trim()}, ${threads} threads, ${os.platform()}, Node ${process.versions.node}; ${ours.peer}\n`,

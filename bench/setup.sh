@@ -9,5 +9,7 @@ python=${PYTHON:-python3}
 "$python" -m venv .venv
 .venv/bin/pip install --quiet --upgrade pip
 if [ "$(uname)" = Darwin ]; then mlx="mlx==0.32.4"; else mlx="mlx[cpu]==0.32.4"; fi
-.venv/bin/pip install --quiet "$mlx" mlx-lm==0.32.2 numpy==2.4.6 torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2 accelerate==1.15.0 datasets==5.2.0
+.venv/bin/pip install --quiet "$mlx" mlx-lm==0.32.2 numpy==2.4.6 torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2 accelerate==1.15.0 datasets==5.2.0 scipy-openblas32==0.3.34.0.0
+# The OpenBLAS that mlx-node binds, for Python's MLX too.
+[ "$(uname)" = Linux ] && cc -O2 -shared -fPIC peers/openblas.c -o .venv/libopenblas-for-mlx.so -ldl
 .venv/bin/pip list 2>/dev/null | grep -iE '^(mlx|mlx-lm|numpy|torch|transformers|trl) '

@@ -122,6 +122,9 @@ pub fn eval(arrays: Vec<ArrayHandle>) -> js::Result<()> {
 /// Runs the graphs behind several arrays without blocking the event loop.
 #[napi(namespace = "core", ts_return_type = "Promise<void>")]
 pub fn eval_async<'env>(env: &'env Env, arrays: Vec<ArrayHandle>) -> js::Result<Object<'env>> {
+    if mlx::in_trace() {
+        return Err(Error::Argument("a transformed function cannot wait for evalAsync(); eval() works inside".into()).into());
+    }
     let arrays: Vec<Array> = arrays.iter().map(|array| Array::clone(array)).collect();
     promise::once(env, move || mlx::eval(&arrays), |()| ())
 }
