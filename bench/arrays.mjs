@@ -64,4 +64,3 @@ const numbers = {
   read_gbs: (megabyte.nbytes * 1000) / ((await times(read)) * 1e6),
 };
 console.log(JSON.stringify({ peer: `mlx-node (mlx ${info.mlxVersion}, ${info.flavour})`, ...numbers }));
-

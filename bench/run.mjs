@@ -82,7 +82,12 @@ await guard(async () => {
     peers.push(
       await measure('numpy', python('mlx-python'), ['peers/numpy_sgemm.py']),
       await measure('mlx-lm', python('mlx-python'), ['peers/mlx_lm_small.py', small]),
-      await measure('MLX in Python, with our BLAS', python('mlx-python'), ['peers/mlx_arrays.py'], withOpenBlas(python('mlx-python'))),
+      await measure(
+        'MLX in Python, with our BLAS',
+        python('mlx-python'),
+        ['peers/mlx_arrays.py'],
+        withOpenBlas(python('mlx-python')),
+      ),
       await measure('transformers', python('torch-python'), ['peers/torch_small.py', small, threads]),
       await measure('TRL', python('torch-python'), ['peers/trl_grpo.py', tiny, threads]),
     );
