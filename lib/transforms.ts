@@ -153,10 +153,26 @@ export function differentiate<R>(
  * const lossAndGrad = mx.valueAndGrad((w: MxArray) => w.multiply(x).subtract(y).square().mean());
  * const [loss, gradient] = lossAndGrad(w);
  */
-export function valueAndGrad<A extends readonly any[], R>(
+export function valueAndGrad<A extends readonly unknown[], R>(
+  fn: (...args: A) => R,
+  argnums?: 0,
+): (...args: A) => [R, A[0]];
+export function valueAndGrad<A extends readonly unknown[], R, N extends 1 | 2 | 3>(
+  fn: (...args: A) => R,
+  argnums: N,
+): (...args: A) => [R, A[N]];
+export function valueAndGrad<A extends readonly unknown[], R, N extends readonly number[]>(
+  fn: (...args: A) => R,
+  argnums: readonly [...N],
+): (...args: A) => [R, { -readonly [I in keyof N]: A[N[I]] }];
+export function valueAndGrad<A extends readonly unknown[], R>(
+  fn: (...args: A) => R,
+  argnums: Argnums,
+): (...args: A) => [R, unknown];
+export function valueAndGrad<A extends readonly unknown[], R>(
   fn: (...args: A) => R,
   argnums: Argnums = 0,
-): (...args: A) => [R, any] {
+): (...args: A) => [R, unknown] {
   mustBeFunction(fn, 'valueAndGrad()');
   const { positions, single } = positionsOf(argnums, 'valueAndGrad()');
   return (...args) => {
@@ -183,7 +199,23 @@ export function valueAndGrad<A extends readonly any[], R>(
  *
  * @example mx.grad((x: MxArray) => x.square().sum())(mx.array([1.5])) // 3
  */
-export function grad<A extends readonly any[]>(fn: (...args: A) => unknown, argnums: Argnums = 0): (...args: A) => any {
+export function grad<A extends readonly unknown[]>(fn: (...args: A) => unknown, argnums?: 0): (...args: A) => A[0];
+export function grad<A extends readonly unknown[], N extends 1 | 2 | 3>(
+  fn: (...args: A) => unknown,
+  argnums: N,
+): (...args: A) => A[N];
+export function grad<A extends readonly unknown[], N extends readonly number[]>(
+  fn: (...args: A) => unknown,
+  argnums: readonly [...N],
+): (...args: A) => { -readonly [I in keyof N]: A[N[I]] };
+export function grad<A extends readonly unknown[]>(
+  fn: (...args: A) => unknown,
+  argnums: Argnums,
+): (...args: A) => unknown;
+export function grad<A extends readonly unknown[]>(
+  fn: (...args: A) => unknown,
+  argnums: Argnums = 0,
+): (...args: A) => unknown {
   const both = valueAndGrad(fn, argnums);
   return (...args) => {
     const [value, gradient] = both(...args);
@@ -255,7 +287,10 @@ function axesFor(tree: Tree, axes: Axes): (number | null)[] {
  *
  * @example mx.vmap((row: MxArray, w: MxArray) => row.multiply(w).sum(), { inAxes: [0, null] })(matrix, w)
  */
-export function vmap<A extends readonly any[], R>(fn: (...args: A) => R, options: VmapOptions = {}): (...args: A) => R {
+export function vmap<A extends readonly unknown[], R>(
+  fn: (...args: A) => R,
+  options: VmapOptions = {},
+): (...args: A) => R {
   mustBeFunction(fn, 'vmap()');
   rejectUnknownKeys(options, ['inAxes', 'outAxes'], 'vmap()');
   const { inAxes = 0, outAxes = 0 } = options;
@@ -281,7 +316,7 @@ export function vmap<A extends readonly any[], R>(fn: (...args: A) => R, options
  * `fn`, computed again by a gradient instead of kept from the forward pass: less memory for more time. Everything that needs a
  * gradient must come in through its arguments. As Python's `mx.checkpoint`.
  */
-export function checkpoint<A extends readonly any[], R>(fn: (...args: A) => R): (...args: A) => R {
+export function checkpoint<A extends readonly unknown[], R>(fn: (...args: A) => R): (...args: A) => R {
   mustBeFunction(fn, 'checkpoint()');
   return (...args) => {
     const trace = new Trace((arrays) => fn(...(fill(args, arrays) as unknown as A)));
@@ -298,7 +333,10 @@ export type CustomGradient = (primals: MxArray[], cotangents: MxArray[], outputs
  * `fn` (arrays to an array or a list of them) with `gradient` in place of its own differentiation. As Python's
  * `mx.custom_function` with `.vjp`. An error in `gradient` surfaces from the transform that called it.
  */
-export function customVjp(fn: ListFunction, gradient: CustomGradient): (...primals: ArrayLike[]) => any {
+export function customVjp<R extends MxArray | readonly MxArray[]>(
+  fn: (...primals: MxArray[]) => R,
+  gradient: CustomGradient,
+): (...primals: ArrayLike[]) => R {
   mustBeFunction(fn, 'customVjp()');
   mustBeFunction(gradient, 'the gradient of customVjp()');
   return (...primals) => {
@@ -329,7 +367,7 @@ export interface CompileOptions {
  * const step = mx.compile((x: MxArray, y: MxArray) => { …; optimizer.update(model, gradients); return loss; },
  *   { inputs: [model, optimizer.state], outputs: [model, optimizer.state] });
  */
-export function compile<A extends readonly any[], R>(
+export function compile<A extends readonly unknown[], R>(
   fn: (...args: A) => R,
   options: CompileOptions = {},
 ): (...args: A) => R {
@@ -346,7 +384,7 @@ export function compile<A extends readonly any[], R>(
 }
 
 /** A compiled function for arguments of one form. */
-class CompiledForm<A extends readonly any[], R> {
+class CompiledForm<A extends readonly unknown[], R> {
   readonly #native;
   #args: readonly Tree[] = [];
   #trace: Trace<[R, Tree[], MxArray]>;

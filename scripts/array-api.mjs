@@ -166,8 +166,6 @@ function emit(space, list, interfaces) {
     });
     const result = resultOf(returns, interfaces);
     if (interfaces.has(returns)) used.add(returns);
-    const signature = (rest) =>
-      rest.map((param) => `${param.name}${param.optional ? '?' : ''}: ${param.type}`).join(', ');
     const before = converted
       .map((param) => param.before)
       .filter(Boolean)

@@ -112,9 +112,10 @@ describe('life', () => {
   });
 });
 
+const draw = (): number[] => [...mx.random.normal([4]).toFloat32()];
+
 describe('random numbers', () => {
   test('a seed fixes them, a key too, and draws differ', () => {
-    const draw = (): number[] => [...mx.random.normal([4]).toFloat32()];
     mx.random.seed(7);
     const [first, second] = [draw(), draw()];
     mx.random.seed(7);

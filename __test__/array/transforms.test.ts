@@ -4,17 +4,24 @@ import { thrown } from '../helpers/thrown.ts';
 
 const code = (action: () => unknown): unknown => (thrown(action) as MlxError).code;
 const numbers = (value: MxArray): number[] => [...value.toFloat32()];
+const cubes = (x: MxArray): MxArray => x.multiply(x).multiply(x).sum();
+const squares = (x: MxArray): MxArray => x.square();
+
+const several = (parameters: { w: MxArray; layers: { b: MxArray }[] }, x: MxArray, name: string) => ({
+  loss: parameters.w.multiply(x).add(parameters.layers[0]!.b).sum(),
+  aux: [x.add(1)],
+  name,
+});
 
 describe('grad and valueAndGrad', () => {
   test('a closed form', () => {
-    const f = (x: MxArray): MxArray => x.multiply(x).multiply(x).sum();
     const x = mx.array([1, 2, 3], 'float32');
-    expect(numbers(mx.grad(f)(x))).toEqual([3, 12, 27]);
-    const [value, gradient] = mx.valueAndGrad(f)(x);
+    expect(numbers(mx.grad(cubes)(x))).toEqual([3, 12, 27]);
+    const [value, gradient] = mx.valueAndGrad(cubes)(x);
     expect(value.item()).toBe(36);
     expect(numbers(gradient)).toEqual([3, 12, 27]);
     // The second derivative, 6x.
-    expect(numbers(mx.grad((y: MxArray) => mx.grad(f)(y).sum())(x))).toEqual([6, 12, 18]);
+    expect(numbers(mx.grad((y: MxArray) => mx.grad(cubes)(y).sum())(x))).toEqual([6, 12, 18]);
     const three = mx.array(3, 'float32');
     expect(
       mx
@@ -24,19 +31,14 @@ describe('grad and valueAndGrad', () => {
   });
 
   test('several arguments, trees and auxiliary results', () => {
-    const f = (parameters: { w: MxArray; layers: { b: MxArray }[] }, x: MxArray, name: string) => ({
-      loss: parameters.w.multiply(x).add(parameters.layers[0]!.b).sum(),
-      aux: [x.add(1)],
-      name,
-    });
     const parameters = { w: mx.array([2, 3], 'float32'), layers: [{ b: mx.array([1, 1], 'float32') }] };
     const x = mx.array([5, 7], 'float32');
-    const [result, [gradient, forX]] = mx.valueAndGrad(f, [0, 1])(parameters, x, 'n');
+    const [result, [gradient, forX]] = mx.valueAndGrad(several, [0, 1])(parameters, x, 'n');
     expect(result.loss.item()).toBe(33);
     expect(numbers(result.aux[0]!)).toEqual([6, 8]);
     expect(result.name).toBe('n');
     expect(numbers(gradient.w)).toEqual([5, 7]);
-    expect(numbers(gradient.layers[0].b)).toEqual([1, 1]);
+    expect(numbers(gradient.layers[0]!.b)).toEqual([1, 1]);
     expect(numbers(forX)).toEqual([2, 3]);
   });
 
@@ -99,13 +101,12 @@ describe('grad and valueAndGrad', () => {
 
 describe('vjp, jvp, vmap', () => {
   test('products with the Jacobian', () => {
-    const f = (x: MxArray): MxArray => x.square();
-    const [[value], [product]] = mx.vjp(f, [mx.array([1, 2], 'float32')], [mx.array([10, 100], 'float32')]);
+    const [[value], [product]] = mx.vjp(squares, [mx.array([1, 2], 'float32')], [mx.array([10, 100], 'float32')]);
     expect(numbers(value!)).toEqual([1, 4]);
     expect(numbers(product!)).toEqual([20, 400]);
-    const [, [forward]] = mx.jvp(f, [mx.array([1, 2], 'float32')], [mx.array([1, 0.5], 'float32')]);
+    const [, [forward]] = mx.jvp(squares, [mx.array([1, 2], 'float32')], [mx.array([1, 0.5], 'float32')]);
     expect(numbers(forward!)).toEqual([2, 2]);
-    expect(code(() => mx.vjp(f, [mx.zeros([2])], [mx.zeros([3])]))).toBe('ERR_MLX_SHAPE');
+    expect(code(() => mx.vjp(squares, [mx.zeros([2])], [mx.zeros([3])]))).toBe('ERR_MLX_SHAPE');
   });
 
   test('vmap over rows, with a whole argument and a tree', () => {

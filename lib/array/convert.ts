@@ -13,8 +13,9 @@ const core = native().core;
 export function operand(value: ArrayLike, like?: ArrayLike | null, other?: ArrayLike | null): ArrayHandle {
   if (value instanceof MxArray) return handleOf(value);
   if (typeof value === 'number') {
-    const beside = like instanceof MxArray ? like : other instanceof MxArray ? other : undefined;
-    if (beside !== undefined) return handleOf(new MxArray(core.weakScalar(value, handleOf(beside)) as ArrayHandle));
+    const neighbour = like instanceof MxArray ? like : other instanceof MxArray ? other : undefined;
+    if (neighbour !== undefined)
+      return handleOf(new MxArray(core.weakScalar(value, handleOf(neighbour)) as ArrayHandle));
   }
   return handleOf(array(value));
 }

@@ -9,7 +9,7 @@ const core = native().core;
 /** The key from which the next draw without a key of its own splits one off. Each thread has its own. */
 let state: ArrayHandle | undefined;
 
-const fresh = (seed: number): ArrayHandle => random.key(seed) as ArrayHandle;
+const fresh = (from: number): ArrayHandle => random.key(from) as ArrayHandle;
 
 /** Starts the global random numbers anew: the same seed gives the same numbers. Without a call the seed is the clock. */
 export function seed(value: number): void {
