@@ -41,11 +41,32 @@ impl std::fmt::Debug for Array {
     }
 }
 
-/// Calls an MLX-C function that fills one array.
+/// Calls an MLX-C function that fills one array. Refuses a result whose element count overflows: MLX would allocate what is left
+/// of the count and write past it.
 pub(super) fn output(call: impl FnOnce(*mut sys::mlx_array) -> c_int) -> Result<Array> {
     let mut array = Array::empty();
     check(call(&mut array.0))?;
+    element_count(array.shape())?;
     Ok(array)
+}
+
+/// Calls an MLX-C function that fills two arrays.
+pub(super) fn output_pair(call: impl FnOnce(*mut sys::mlx_array, *mut sys::mlx_array) -> c_int) -> Result<(Array, Array)> {
+    let (mut first, mut second) = (Array::empty(), Array::empty());
+    check(call(&mut first.0, &mut second.0))?;
+    Ok((first, second))
+}
+
+/// Calls an MLX-C function that fills a list.
+pub(super) fn output_list(call: impl FnOnce(*mut sys::mlx_vector_array) -> c_int) -> Result<Vec<Array>> {
+    let mut list = ArrayVec::empty();
+    check(call(&mut list.0))?;
+    list.to_arrays()
+}
+
+/// The handle of an array that may be left out.
+pub(super) fn optional(array: Option<&Array>) -> sys::mlx_array {
+    array.map_or(sys::mlx_array { ctx: std::ptr::null_mut() }, |array| array.0)
 }
 
 /// The number of elements of a shape, refusing negative sizes and counts that MLX cannot hold.

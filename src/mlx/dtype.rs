@@ -76,6 +76,15 @@ impl Dtype {
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::Float16 | Dtype::Float32 | Dtype::Float64 | Dtype::Bfloat16)
     }
+
+    pub fn is_unsigned(self) -> bool {
+        matches!(self, Dtype::Uint8 | Dtype::Uint16 | Dtype::Uint32 | Dtype::Uint64)
+    }
+
+    /// Signed or unsigned; bool is none.
+    pub fn is_integer(self) -> bool {
+        self.is_unsigned() || matches!(self, Dtype::Int8 | Dtype::Int16 | Dtype::Int32 | Dtype::Int64)
+    }
 }
 
 /// A Rust type whose slices are an array's bytes.

@@ -92,6 +92,12 @@ fn adopt() {
     ADOPTED.set(true);
 }
 
+/// The CPU's stream, for what MLX has on the CPU only.
+pub(crate) fn cpu() -> sys::mlx_stream {
+    current();
+    streams().cpu
+}
+
 /// The stream on which operations are placed.
 pub(crate) fn current() -> sys::mlx_stream {
     let streams = streams();
