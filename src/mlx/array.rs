@@ -1,6 +1,7 @@
 //! `Array`: a reference-counted, lazy, n-dimensional array.
 
 use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
 
 use half::{bf16, f16};
 use mlx_sys as sys;
@@ -41,12 +42,11 @@ impl std::fmt::Debug for Array {
     }
 }
 
-/// Calls an MLX-C function that fills one array. Refuses a result whose element count overflows: MLX would allocate what is left
-/// of the count and write past it.
+/// Calls an MLX-C function that fills one array.
 pub(super) fn output(call: impl FnOnce(*mut sys::mlx_array) -> c_int) -> Result<Array> {
     let mut array = Array::empty();
     check(call(&mut array.0))?;
-    element_count(array.shape())?;
+    check_size(&array)?;
     Ok(array)
 }
 
@@ -54,7 +54,39 @@ pub(super) fn output(call: impl FnOnce(*mut sys::mlx_array) -> c_int) -> Result<
 pub(super) fn output_pair(call: impl FnOnce(*mut sys::mlx_array, *mut sys::mlx_array) -> c_int) -> Result<(Array, Array)> {
     let (mut first, mut second) = (Array::empty(), Array::empty());
     check(call(&mut first.0, &mut second.0))?;
+    check_size(&first)?;
+    check_size(&second)?;
     Ok((first, second))
+}
+
+/// Refuses an array that MLX cannot hold. Where the element count overflows it would allocate what is left of the count and write
+/// past it, and its CPU build does not look whether it got the memory that it asked for.
+fn check_size(array: &Array) -> Result<()> {
+    let bytes = element_count(array.shape())? * array.dtype().size();
+    if bytes <= largest_array() {
+        return Ok(());
+    }
+    Err(Error::OutOfMemory(format!(
+        "an array of shape {:?} and {} takes {:.1} GB; this machine has {:.1} GB",
+        array.shape(),
+        array.dtype().name(),
+        bytes as f64 / 1e9,
+        largest_array() as f64 / 1e9
+    )))
+}
+
+/// Bytes of the largest array: on a GPU the allocator says itself what it cannot do.
+fn largest_array() -> usize {
+    static LARGEST: OnceLock<usize> = OnceLock::new();
+    *LARGEST.get_or_init(|| {
+        if sys::GPU {
+            return usize::MAX;
+        }
+        // SAFETY: queries without arguments of ours.
+        let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+        // A machine that does not say gets what a 64-bit address space could.
+        usize::try_from(pages).ok().zip(usize::try_from(size).ok()).map_or(1 << 47, |(pages, size)| pages.saturating_mul(size))
+    })
 }
 
 /// Calls an MLX-C function that fills a list.

@@ -79,7 +79,14 @@ impl Error {
         } else if has(&["failed with error code"]) {
             Error::Argument(format!("{text}: the matrix is singular, or has elements that are NaN or infinite"))
         } else if has(&["dtype", "type promotion", "floating point type", "integral type", "integer type"])
-            || has(&["not supported for", "type not supported", "given type", "bool not supported", "types are supported", "got types"])
+            || has(&[
+                "not supported for",
+                "type not supported",
+                "given type",
+                "bool not supported",
+                "types are supported",
+                "got types",
+            ])
         {
             Error::Dtype(text.to_string())
         } else if has(&["shape", "dimension", "axis", "axes", "broadcast", "size", "ndim", "indices", "index"]) {

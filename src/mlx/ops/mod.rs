@@ -16,6 +16,7 @@ mod create;
 mod elementwise;
 mod index;
 mod matrix;
+mod qqmm;
 mod quantized;
 mod reduction;
 mod shape;
@@ -29,9 +30,9 @@ pub use create::{
 };
 pub use elementwise::where_;
 pub use matrix::{addmm, block_masked_mm, einsum, gather_mm, gather_mm_trusted, segmented_mm};
+pub use qqmm::{gather_qqmm, qqmm};
 pub use quantized::{
-    Quantization, QuantizationMode, Quantized, dequantize, gather_qmm, gather_qmm_trusted, gather_qqmm, qqmm, quantize,
-    quantized_matmul,
+    Quantization, QuantizationMode, Quantized, dequantize, gather_qmm, gather_qmm_trusted, quantize, quantized_matmul,
 };
 pub use shape::{broadcast_arrays, concatenate, stack};
 

@@ -82,13 +82,13 @@ impl Quantization {
         self.bits
     }
 
-    fn raw(self) -> (sys::mlx_optional_int, sys::mlx_optional_int, *const std::ffi::c_char) {
+    pub(super) fn raw(self) -> (sys::mlx_optional_int, sys::mlx_optional_int, *const std::ffi::c_char) {
         let int = |value| sys::mlx_optional_int { value, has_value: true };
         (int(self.group_size), int(self.bits), self.mode.word().as_ptr())
     }
 
     /// A scale for the whole tensor exists in nvfp4 only.
-    fn check_global(self, op: &str, scale: Option<&Array>) -> Result<()> {
+    pub(super) fn check_global(self, op: &str, scale: Option<&Array>) -> Result<()> {
         let Some(scale) = scale else { return Ok(()) };
         if self.mode != QuantizationMode::Nvfp4 {
             return Err(Error::Argument(format!("{op}: a global scale belongs to mode nvfp4, not {:?}", self.mode)));
@@ -98,7 +98,7 @@ impl Quantization {
     }
 
     /// The unpacked size of the last axis, after checking that the parts of a weight belong together.
-    fn check_weight(self, op: &str, w: &Array, scales: &Array, biases: Option<&Array>) -> Result<i32> {
+    pub(super) fn check_weight(self, op: &str, w: &Array, scales: &Array, biases: Option<&Array>) -> Result<i32> {
         check::min_ndim(op, w, 2)?;
         if w.dtype() != Dtype::Uint32 {
             return Err(Error::Dtype(format!("{op}: a packed weight is uint32, got {}", w.dtype().name())));
@@ -143,7 +143,7 @@ pub struct Quantized {
 }
 
 /// The kernels have no float64.
-fn check_half_or_single(op: &str, what: &str, array: &Array) -> Result<()> {
+pub(super) fn check_half_or_single(op: &str, what: &str, array: &Array) -> Result<()> {
     check::float(op, what, array)?;
     if array.dtype() != Dtype::Float64 {
         return Ok(());
@@ -212,7 +212,7 @@ pub fn dequantize(
 }
 
 /// The activations of a product with a packed weight.
-fn check_activations(op: &str, x: &Array, w: &Array, size: i32, transpose: bool) -> Result<()> {
+pub(super) fn check_activations(op: &str, x: &Array, w: &Array, size: i32, transpose: bool) -> Result<()> {
     check::min_ndim(op, x, 1)?;
     check_half_or_single(op, "the activations", x)?;
     let inner = if transpose { size } else { w.dim(-2) };
@@ -333,95 +333,4 @@ impl Array {
         // SAFETY: valid handle.
         output(|result| unsafe { sys::mlx_from_fp8(result, self.0, dtype.raw(), stream::current()) })
     }
-}
-
-/// The second operand of `qqmm`: packed with scales, or float and packed on the way.
-fn check_quantizable(op: &str, x: &Array, w: &Array, scales: Option<&Array>, how: Quantization) -> Result<()> {
-    if how.mode == QuantizationMode::Affine {
-        return Err(Error::Argument(format!("{op}: the mode must be mxfp4, mxfp8 or nvfp4, not affine")));
-    }
-    check::min_ndim(op, w, 2)?;
-    let size = match scales {
-        Some(scales) => how.check_weight(op, w, scales, None)?,
-        None => {
-            check_half_or_single(op, "an unpacked weight", w)?;
-            w.dim(-1)
-        }
-    };
-    check::not_empty(op, x)?;
-    check_activations(op, x, w, size, true)?;
-    if size % how.group_size == 0 {
-        return Ok(());
-    }
-    Err(Error::Shape(format!("{op}: the inner size {size} is not a multiple of the group size {}", how.group_size)))
-}
-
-/// `x @ wᵀ` with both sides quantised: `x` on the way, `w` on the way or packed with `scales_w`. On a GPU; MLX has no CPU code.
-pub fn qqmm(
-    x: &Array,
-    w: &Array,
-    scales_w: Option<&Array>,
-    how: Quantization,
-    global_scale_x: Option<&Array>,
-    global_scale_w: Option<&Array>,
-) -> Result<Array> {
-    check_quantizable("qqmm", x, w, scales_w, how)?;
-    how.check_global("qqmm", global_scale_x)?;
-    how.check_global("qqmm", global_scale_w)?;
-    let (group_size, bits, mode) = how.raw();
-    // SAFETY: valid handles; null ones mean none.
-    output(|result| unsafe {
-        sys::mlx_qqmm(
-            result,
-            x.0,
-            w.0,
-            optional(scales_w),
-            group_size,
-            bits,
-            mode,
-            optional(global_scale_x),
-            optional(global_scale_w),
-            stream::current(),
-        )
-    })
-}
-
-/// `qqmm` of the matrices at `lhs_indices` of `x` with those at `rhs_indices` of `w`.
-#[allow(clippy::too_many_arguments)]
-pub fn gather_qqmm(
-    x: &Array,
-    w: &Array,
-    scales_w: Option<&Array>,
-    lhs_indices: Option<&Array>,
-    rhs_indices: Option<&Array>,
-    how: Quantization,
-    global_scale_x: Option<&Array>,
-    global_scale_w: Option<&Array>,
-    sorted_indices: bool,
-) -> Result<Array> {
-    check_quantizable("gather_qqmm", x, w, scales_w, how)?;
-    check::min_ndim("gather_qqmm", x, 2)?;
-    how.check_global("gather_qqmm", global_scale_x)?;
-    how.check_global("gather_qqmm", global_scale_w)?;
-    let lhs = matrix_indices("gather_qqmm", lhs_indices, x.shape())?;
-    let rhs = matrix_indices("gather_qqmm", rhs_indices, w.shape())?;
-    let (group_size, bits, mode) = how.raw();
-    // SAFETY: valid handles; null ones mean none.
-    output(|result| unsafe {
-        sys::mlx_gather_qqmm(
-            result,
-            x.0,
-            w.0,
-            optional(scales_w),
-            optional(lhs.as_ref()),
-            optional(rhs.as_ref()),
-            group_size,
-            bits,
-            mode,
-            optional(global_scale_x),
-            optional(global_scale_w),
-            sorted_indices,
-            stream::current(),
-        )
-    })
 }

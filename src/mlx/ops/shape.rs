@@ -250,7 +250,7 @@ impl Array {
                 Error::Shape(format!("view: a scalar of {} has no {} in it", self.dtype().name(), dtype.name()))
             })?;
             let bytes = last as usize * old;
-            if bytes % new != 0 {
+            if !bytes.is_multiple_of(new) {
                 return Err(Error::Shape(format!(
                     "view: the {bytes} bytes of the last axis do not divide into {}",
                     dtype.name()
