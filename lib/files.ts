@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errorText, MlxError } from './errors.js';
 
@@ -21,6 +21,18 @@ const tokenizerFiles = [
 export async function copyTokenizerFiles(from: string, to: string): Promise<void> {
   for (const name of tokenizerFiles) {
     if (existsSync(join(from, name))) await copyFile(join(from, name), join(to, name));
+  }
+}
+
+/** Writes a text file that is the old one or complete at any moment. A failure leaves nothing beside it. */
+export async function replaceFile(path: string, text: string): Promise<void> {
+  const temporary = `${path}.tmp`;
+  try {
+    await writeFile(temporary, text);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
   }
 }
 

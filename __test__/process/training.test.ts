@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -24,14 +24,25 @@ interface Child {
   kill: (signal: NodeJS.Signals) => void;
 }
 
-function start(model: string, outputDir: string, overrides: GRPOConfig, resume = false): Child {
+/** `largestFile`, in KiB: writing on in a file of that size fails, as it does on a full disk. */
+function start(
+  model: string,
+  outputDir: string,
+  overrides: GRPOConfig,
+  { resume = false, largestFile }: { resume?: boolean; largestFile?: number } = {},
+): Child {
   const args = [
     join(root, '__test__/process/train-child.mjs'),
     model,
     outputDir,
     JSON.stringify({ ...config, ...overrides }),
   ];
-  const child = spawn(process.execPath, resume ? [...args, 'resume'] : args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  if (resume) args.push('resume');
+  const [command, ...rest] =
+    largestFile === undefined
+      ? [process.execPath, ...args]
+      : ['sh', '-c', 'trap "" XFSZ; ulimit -f "$0"; exec "$@"', String(largestFile * 2), process.execPath, ...args];
+  const child = spawn(command!, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
   onTestFinished(() => void child.kill('SIGKILL'));
   let output = '';
   const waiting = new Set<() => void>();
@@ -85,17 +96,37 @@ describe('a training process', () => {
       [7, 10],
       [9, 20],
     ] as const) {
-      const child = start(model, outputDir, {}, resume);
+      const child = start(model, outputDir, {}, { resume });
       await child.wrote(`step ${step}\n`);
       await new Promise((resolve) => setTimeout(resolve, delay));
       child.kill('SIGKILL');
       expect((await child.ended).signal).toBe('SIGKILL');
       resume = readdirSync(join(outputDir, 'checkpoints')).some((name) => name.startsWith('step-'));
     }
-    const last = await start(model, outputDir, {}, resume).ended;
+    const last = await start(model, outputDir, {}, { resume }).ended;
     expect(last.code, last.output).toBe(0);
     expect(weights(outputDir, 12)).toBe(weights(straight, 12));
     expect(readdirSync(join(outputDir, 'checkpoints')).filter((name) => name.startsWith('.tmp'))).toEqual([]);
+  });
+
+  it('loses nothing when a checkpoint cannot be written, and goes on from the one before', async () => {
+    const [model, straight, outputDir] = [tinyCheckpoint(), tempDir(), tempDir()];
+    // The same learning rates whatever the number of steps.
+    const constant: GRPOConfig = { lrSchedulerType: 'constant' };
+    await start(model, straight, { ...constant, maxSteps: 6 }).ended;
+    await start(model, outputDir, { ...constant, maxSteps: 3 }).ended;
+    const size = (name: string): number => statSync(join(outputDir, 'checkpoints', 'step-3', name)).size;
+    // Room for the weights, not for the optimizer's state.
+    const largestFile = Math.ceil(size('model.safetensors') / 1024) + 4;
+    expect(size('optimizer.safetensors')).toBeGreaterThan(largestFile * 1024);
+    const failed = await start(model, outputDir, { ...constant, maxSteps: 6 }, { resume: true, largestFile }).ended;
+    expect([failed.code, failed.signal]).toEqual([1, null]);
+    expect(failed.output).toContain('ERR_MLX_SAVE');
+    expect(failed.output).toMatch(/step-4: could not be written: .*optimizer\.safetensors/);
+    expect(readdirSync(join(outputDir, 'checkpoints')).toSorted()).toEqual(['step-1', 'step-2', 'step-3']);
+    const last = await start(model, outputDir, { ...constant, maxSteps: 6 }, { resume: true }).ended;
+    expect(last.code, last.output).toBe(0);
+    expect(weights(outputDir, 6)).toBe(weights(straight, 6));
   });
 
   it('saves on the first Ctrl-C and exits with 130', async () => {
@@ -110,7 +141,7 @@ describe('a training process', () => {
     const [checkpoint] = readdirSync(join(outputDir, 'checkpoints'));
     const step = Number(checkpoint!.slice('step-'.length));
     expect(step).toBeGreaterThanOrEqual(3);
-    const resumed = await start(model, outputDir, { saveSteps: 0, maxSteps: step + 2 }, true).ended;
+    const resumed = await start(model, outputDir, { saveSteps: 0, maxSteps: step + 2 }, { resume: true }).ended;
     expect(resumed.output).toContain(`step ${step + 2}\n`);
     expect(resumed.code).toBe(0);
   });

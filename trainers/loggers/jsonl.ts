@@ -1,5 +1,6 @@
-import { appendFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { replaceFile } from '../../lib/files.js';
 import type { Logger, MetricRecord, RunInfo, Sample } from './logger.js';
 
 /** Parses JSON lines, leaving out a last line that was cut short. */
@@ -38,9 +39,10 @@ export class JsonlLogger implements Logger {
   async start(run: RunInfo): Promise<void> {
     await mkdir(dirname(this.#metricsFile), { recursive: true });
     const kept = (await readJsonLines<{ step: number }>(this.#metricsFile)).filter(({ step }) => step <= run.startStep);
-    const temporary = `${this.#metricsFile}.tmp`;
-    await writeFile(temporary, run.startStep === 0 ? '' : kept.map((row) => `${JSON.stringify(row)}\n`).join(''));
-    await rename(temporary, this.#metricsFile);
+    await replaceFile(
+      this.#metricsFile,
+      run.startStep === 0 ? '' : kept.map((row) => `${JSON.stringify(row)}\n`).join(''),
+    );
   }
 
   async metrics(step: number, record: MetricRecord): Promise<void> {

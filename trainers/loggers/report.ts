@@ -1,5 +1,6 @@
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { replaceFile } from '../../lib/files.js';
 import { escapeHtml, formatNumber, lineChart } from './chart.js';
 import type { Point, Series } from './chart.js';
 import { readJsonLines } from './jsonl.js';
@@ -62,9 +63,7 @@ export class ReportLogger implements Logger {
       error,
       elapsedMs: Date.now() - this.#began,
     });
-    const path = join(this.#dir, 'report.html');
-    await writeFile(`${path}.tmp`, page);
-    await rename(`${path}.tmp`, path);
+    await replaceFile(join(this.#dir, 'report.html'), page);
     this.#written = Date.now();
   }
 }
