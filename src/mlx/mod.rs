@@ -17,6 +17,7 @@ pub use array::{Array, async_eval, element_count, eval};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use stream::{blas, device, gpu_available};
+#[cfg(feature = "node")]
 pub(crate) use transforms::in_trace;
 pub use transforms::{
     Compiled, checkpoint, compile_available, compiled, custom_vjp, depends, jvp, set_compile_enabled, value_and_grad, vjp, vmap,
