@@ -204,11 +204,35 @@ impl Operand {
     pub fn pair(a: Operand, b: Operand) -> Result<(Rc<Array>, Rc<Array>)> {
         match (a, b) {
             (Operand::Array(a), Operand::Array(b)) => Ok((a, b)),
-            (Operand::Array(a), Operand::Number(b)) => Ok((a.clone(), Rc::new(weak_scalar(b, a.dtype())?))),
-            (Operand::Number(a), Operand::Array(b)) => Ok((Rc::new(weak_scalar(a, b.dtype())?), b)),
+            (Operand::Array(a), Operand::Number(b)) => Ok((a.clone(), constant(b, a.dtype())?)),
+            (Operand::Number(a), Operand::Array(b)) => Ok((constant(a, b.dtype())?, b)),
             (Operand::Number(_), Operand::Number(_)) => Err(Error::Internal("two numbers arrived where one is an array".into())),
         }
     }
+}
+
+/// The last numbers beside arrays: programs repeat their constants, and an array costs more than the operation on it.
+const CONSTANTS: usize = 64;
+
+thread_local! {
+    static RECENT: RefCell<[Option<(u64, Dtype, Rc<Array>)>; CONSTANTS]> = const { RefCell::new([const { None }; CONSTANTS]) };
+}
+
+/// `weak_scalar`, kept for the next time.
+fn constant(value: f64, like: Dtype) -> Result<Rc<Array>> {
+    let bits = value.to_bits();
+    let place = (bits ^ (bits >> 47) ^ (like as u64).wrapping_mul(7)) as usize % CONSTANTS;
+    RECENT.with_borrow_mut(|recent| {
+        if let Some((found, dtype, array)) = &recent[place]
+            && *found == bits
+            && *dtype == like
+        {
+            return Ok(array.clone());
+        }
+        let array = Rc::new(weak_scalar(value, like)?);
+        recent[place] = Some((bits, like, array.clone()));
+        Ok(array)
+    })
 }
 
 /// A number as an array beside one of dtype `like`.
@@ -312,6 +336,7 @@ pub fn release(handle: f64) {
 pub fn release_all() {
     let table = TABLE.with_borrow_mut(std::mem::take);
     drop(table);
+    RECENT.with_borrow_mut(|recent| recent.fill(None));
 }
 
 /// Arrays that this thread's JavaScript holds.
