@@ -1,3 +1,13 @@
+/**
+ * MLX for Node.js: arrays, layers and optimizers, and Qwen models that generate and learn by reinforcement.
+ *
+ * @module mlx-node
+ * @document ../docs/install.md
+ * @document ../docs/training.md
+ * @document ../docs/real-model.md
+ * @document ../docs/cuda.md
+ * @document ../docs/metal.md
+ */
 export { MlxError } from './errors.js';
 export type { MlxErrorCode } from './errors.js';
 export { createModel, LanguageModel, loadModel, Qwen2Model, Qwen3Model } from './model.js';
@@ -6,7 +16,7 @@ export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
 export type { GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';
 export { Tokenizer } from './tokenizer.js';
-export type { ChatTemplateOptions, Message } from './tokenizer.js';
+export type { ChatTemplateOptions, DecodeStream, Message } from './tokenizer.js';
 export { readJsonl } from './data.js';
 export {
   applyMinP,
@@ -20,12 +30,20 @@ export {
   grpoLossAndGrad,
   selectiveLogSoftmax,
 } from './rl.js';
-export type { GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult } from './rl.js';
+export type { AdvantageOptions, GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult, RatioInputs } from './rl.js';
 export { MxArray } from './array/core.js';
 export type { ArrayLike, NestedArray, TypedArray } from './array/core.js';
 export * as mx from './mx.js';
 export { buildInfo, clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit } from './memory.js';
-export type { BatchProgress, BuildInfo, FinishReason, LoraOptions, MemoryStats } from './native-types.js';
+export type {
+  AdvantageResult,
+  BatchProgress,
+  BuildInfo,
+  FinishReason,
+  LoraOptions,
+  MemoryStats,
+  RewardStatistics,
+} from './native-types.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';
 
 export * from '../trainers/index.js';

@@ -3,6 +3,7 @@
  *
  * @module mx
  */
+export type { Dtype } from './array/core.js';
 export { array } from './array/create.js';
 export { evalAll as eval, evalAsync } from './array/core.js';
 export * from './generated/ops.js';
@@ -21,4 +22,6 @@ export {
   vmap,
 } from './transforms.js';
 export type { Argnums, Axes, CompileOptions, CustomGradient, VmapOptions } from './transforms.js';
+export type { ListFunction } from './transforms.js';
+export type { MapTree, Tree } from './tree.js';
 export { treeFlatten, treeLeaves, treeMap, treeUnflatten } from './tree.js';

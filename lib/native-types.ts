@@ -15,13 +15,20 @@ export type NativeTrainer = addon.NativeTrainer;
 export type NativeTrainerOptions = addon.TrainerOptions;
 export type NativeGrpoBatch = addon.NativeGrpoBatch;
 export type ArrayHandle = addon.ArrayHandle;
-export type DtypeName = addon.DtypeName;
-export type BatchProgress = addon.BatchProgress;
-export type BuildInfo = addon.BuildInfo;
-export type LoraOptions = addon.LoraOptions;
-export type MemoryStats = addon.MemoryStats;
-export type TrainRow = addon.TrainRow;
-export type FinishReason = addon.BatchResult['finishReasons'][number];
+// Under their own names: these are part of the public API.
+export type {
+  AdvantageResult,
+  BatchProgress,
+  BuildInfo,
+  DtypeName as Dtype,
+  LoraOptions,
+  MemoryStats,
+  RewardStatistics,
+  TrainRow,
+} from 'mlx-node/native';
+
+/** Why an answer ended: by an end-of-text token or a stop string, or at `maxTokens`. */
+export type FinishReason = 'stop' | 'length';
 
 /** Options of the loss in one micro-step; the names are TRL's in camelCase. */
 export interface NativeLossOptions {

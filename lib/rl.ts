@@ -4,9 +4,10 @@ import { wrap } from './array/core.js';
 import type { ArrayLike, MxArray } from './array/core.js';
 import { guard, MlxError } from './errors.js';
 import { native } from './native.js';
-import type { ArrayHandle, NativeLossResult } from './native-types.js';
+import type { AdvantageResult, ArrayHandle, NativeLossResult } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
 
+export type { RatioInputs } from './generated/rl.js';
 export {
   applyMinP,
   applyRepetitionPenalty,
@@ -19,9 +20,26 @@ export {
 
 const loss = native().loss;
 
-/** Rewards to advantages, as TRL: see the generated declaration for shapes. */
-export const computeAdvantages: ReturnType<typeof native>['computeAdvantages'] = (rewards, options) =>
-  guard(() => native().computeAdvantages(rewards, options));
+/** Of `computeAdvantages`; names and defaults are TRL's. */
+export interface AdvantageOptions {
+  /** So many neighbouring rows answer the same prompt. */
+  numGenerations: number;
+  /** One for each reward function; 1 unless given. */
+  rewardWeights?: number[] | null;
+  /** Divide by the standard deviation of the group (the default) or of the whole batch, or not at all. */
+  scaleRewards?: 'group' | 'batch' | 'none';
+  /** Whether several rewards are summed first or normalised first. */
+  multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum';
+}
+
+/**
+ * Advantages of rewards `[rows][functions]`, as in TRL; NaN where a function gave no score.
+ *
+ * @example computeAdvantages([[1], [0], [0], [1]], { numGenerations: 2 }).advantages
+ */
+export function computeAdvantages(rewards: number[][], options: AdvantageOptions): AdvantageResult {
+  return guard(() => native().computeAdvantages(rewards, options));
+}
 
 /** Inputs of the GRPO loss: `B` completions padded to `T` tokens. */
 export interface GrpoLossInputs {

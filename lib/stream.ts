@@ -67,6 +67,7 @@ export class GenerateStream implements AsyncIterable<GenerateChunk> {
   #started = false;
   #result: GenerateResult | null = null;
 
+  /** @internal Use `model.stream(…)`. */
   constructor(start: () => NativeGeneration, tokenizer: Tokenizer | null, signal: AbortSignal | undefined) {
     this.#start = start;
     this.#tokenizer = tokenizer;

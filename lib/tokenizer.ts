@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { guard, MlxError, wrapNativeError } from './errors.js';
 import { native } from './native.js';
-import type { NativeDecodeStream, NativeTokenizer } from './native-types.js';
+import type { NativeTokenizer } from './native-types.js';
 
 /** One turn of a conversation in OpenAI's form. */
 export interface Message {
@@ -25,12 +25,21 @@ export interface ChatTemplateOptions {
   [variable: string]: unknown;
 }
 
+/** Text of tokens that come one by one. */
+export interface DecodeStream {
+  /** Takes the next token; the text that has become certain, often ''. */
+  push(id: number): string;
+  /** What is left at the end; an unfinished character becomes U+FFFD. */
+  finish(): string;
+}
+
 const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 /** Text to token ids and back, with the chat template of the checkpoint. */
 export class Tokenizer {
   readonly #native: NativeTokenizer;
 
+  /** @internal Use `Tokenizer.load(dir)`. */
   constructor(handle: NativeTokenizer) {
     this.#native = handle;
   }
@@ -74,7 +83,7 @@ export class Tokenizer {
   }
 
   /** Decodes token by token; text is held back until it is whole characters. */
-  decodeStream(options: { skipSpecialTokens?: boolean } = {}): NativeDecodeStream {
+  decodeStream(options: { skipSpecialTokens?: boolean } = {}): DecodeStream {
     return guard(() => this.#native.decodeStream(options.skipSpecialTokens ?? true));
   }
 

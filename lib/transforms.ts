@@ -13,7 +13,7 @@ import { native } from './native.js';
 import type { ArrayHandle, NativeTransformed } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
 import { treeAssign, treeForm, treeLeaves, treeMap, treeSnapshot } from './tree.js';
-import type { MapTree, Tree } from './tree.js';
+import type { Tree } from './tree.js';
 
 const transforms = native().transforms;
 const core = native().core;
@@ -227,7 +227,8 @@ export function grad<A extends readonly unknown[]>(
 const handlesOf = (values: readonly ArrayLike[]): ArrayHandle[] =>
   values.map((value) => handleOf(value instanceof MxArray ? value : array(value)));
 
-type ListFunction = (...primals: MxArray[]) => MxArray | readonly MxArray[];
+/** A function of arrays that returns an array or a list of them. */
+export type ListFunction = (...primals: MxArray[]) => MxArray | readonly MxArray[];
 
 function listTransform(
   fn: ListFunction,
@@ -438,5 +439,3 @@ class CompiledForm<A extends readonly unknown[], R> {
 export const disableCompile = (): void => transforms.setCompileEnabled(false);
 
 export const enableCompile = (): void => transforms.setCompileEnabled(true);
-
-export type { MapTree, Tree };

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-// npm run lint: format, lints and generated files. Every check runs; the output of those that fail is shown.
+// npm run lint: format, lints, generated files and the pages of the API. Every check runs; the output of those that fail is shown.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { docs } from './docs.mjs';
 import { root, setup } from './setup.mjs';
 import { guard, run, say } from './task.mjs';
 
@@ -49,6 +50,7 @@ export async function lint() {
   for (const [what, command, args] of checks)
     results.push({ what, ...(await run(what, command, args, { cwd: root })) });
   results.push(await bindings());
+  results.push({ what: 'the API pages build without warnings', ...(await docs()) });
   const failed = results.filter((result) => result.code !== 0);
   for (const { what, output } of failed) say(`\n${what}:\n${output.trimEnd()}`);
   return failed.length;

@@ -4,11 +4,9 @@ export { grpoConfigSchema, resolveGRPOConfig } from './grpo/config.js';
 export type { GRPOConfig, ResolvedGRPOConfig } from './grpo/config.js';
 export { evaluate } from './grpo/evaluate.js';
 export type { EvaluateOptions, EvaluateResult } from './grpo/evaluate.js';
-export { GRPOStep } from './grpo/step.js';
-export type { MicroStepResult, Round, RoundInput } from './grpo/step.js';
-export type { GRPORow, Reward, RewardArgs, TrainerState } from './grpo/types.js';
-export { SFTTrainer } from './sft/trainer.js';
-export type { SFTConfig, SFTRow, SFTTrainerOptions } from './sft/trainer.js';
+export type { GRPORow, Reward, RewardArgs, ScoredCompletions, TrainerState } from './grpo/types.js';
+export { sftConfigSchema, SFTTrainer } from './sft/trainer.js';
+export type { ResolvedSFTConfig, SFTConfig, SFTRow, SFTTrainerOptions } from './sft/trainer.js';
 export {
   completionAnswer,
   exactAnswer,
@@ -20,5 +18,6 @@ export {
 } from './rewards/text.js';
 export type { ExactAnswerOptions, LengthPenaltyOptions } from './rewards/text.js';
 export { ConsoleLogger, JsonlLogger, ReportLogger } from './loggers/index.js';
-export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './loggers/index.js';
+export type { ConsoleStream, Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './loggers/index.js';
 export { learningRateAt } from './schedule.js';
+export type { ScheduleOptions, SchedulerType } from './schedule.js';

@@ -1,5 +1,11 @@
-export const schedulerTypes = ['linear', 'cosine', 'constant', 'constant_with_warmup'] as const;
-export type SchedulerType = (typeof schedulerTypes)[number];
+/** Names of transformers' schedulers. */
+export type SchedulerType = 'linear' | 'cosine' | 'constant' | 'constant_with_warmup';
+export const schedulerTypes = [
+  'linear',
+  'cosine',
+  'constant',
+  'constant_with_warmup',
+] as const satisfies readonly SchedulerType[];
 
 export interface ScheduleOptions {
   learningRate: number;

@@ -1,12 +1,11 @@
 import { guard, MlxError, wrapNativeError } from '../errors.js';
 import { native } from '../native.js';
-import type { ArrayHandle, DtypeName } from '../native-types.js';
+import type { ArrayHandle, Dtype } from '../native-types.js';
 import { fromTyped } from './create.js';
 
 const core = native().core;
 
-/** The element types, named as in Python's MLX. */
-export type Dtype = DtypeName;
+export type { Dtype };
 
 /** Arrays nest: `[[1, 2], [3, 4]]` has shape [2, 2]. */
 export type NestedArray = readonly (number | boolean | bigint | NestedArray)[];

@@ -53,6 +53,7 @@ export class GRPOStep {
   readonly #trainer: NativeTrainer;
   readonly #config: ResolvedGRPOConfig;
 
+  /** @internal Made by the trainer. */
   constructor(trainer: NativeTrainer, config: ResolvedGRPOConfig) {
     this.#trainer = trainer;
     this.#config = config;

@@ -2,6 +2,7 @@ import pc from 'picocolors';
 import { formatNumber } from './chart.js';
 import type { Logger, MetricRecord, Progress, RunInfo, RunStatus } from './logger.js';
 
+/** Where a ConsoleLogger writes: a stream such as `process.stderr`. */
 export interface ConsoleStream {
   write(text: string): unknown;
   isTTY?: boolean;

@@ -3,6 +3,7 @@ import type { Logger } from './logger.js';
 import { ReportLogger } from './report.js';
 
 export { ConsoleLogger } from './console.js';
+export type { ConsoleStream } from './console.js';
 export { JsonlLogger, readJsonLines } from './jsonl.js';
 export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './logger.js';
 export { ReportLogger } from './report.js';

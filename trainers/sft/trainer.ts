@@ -36,7 +36,11 @@ export const sftConfigSchema = z.strictObject({
   seed: z.int().min(0).default(42),
 });
 
+/** What the user writes: every field is optional. */
 export type SFTConfig = z.input<typeof sftConfigSchema>;
+
+/** All fields. */
+export type ResolvedSFTConfig = z.output<typeof sftConfigSchema>;
 
 /** The answer that should follow a prompt. A conversation goes through the chat template, a text is taken as it is. */
 export interface SFTRow {
@@ -62,7 +66,7 @@ const sortedStretch = 32;
 
 /** Supervised fine-tuning on completions: the mean cross-entropy of the completion's tokens and the end-of-text token. */
 export class SFTTrainer {
-  readonly config: z.output<typeof sftConfigSchema>;
+  readonly config: ResolvedSFTConfig;
   readonly #model: LanguageModel;
   readonly #examples: Example[];
   readonly #loggers: LoggerGroup;

@@ -1,0 +1,119 @@
+// A plugin of TypeDoc: sorts what is exported into categories, by the file that it comes from. The operations of `mx`, and the methods
+// of `MxArray`, go by the families of `src/node/ops`. Guides are named by their headings.
+import fs from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Comment, CommentTag, Converter, ReflectionKind } from 'typedoc';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+const created = 'New arrays';
+
+/** The beginning of a path in the package, and the category of what is exported from there; the first that fits counts. */
+const categories = [
+  ['lib/errors.ts', 'Errors and interruption'],
+  ['lib/interrupt.ts', 'Errors and interruption'],
+  ['lib/array/random-state.ts', 'Random numbers'],
+  ['lib/random.ts', 'Namespaces'],
+  ['lib/linalg.ts', 'Namespaces'],
+  ['lib/fft.ts', 'Namespaces'],
+  ['lib/fast.ts', 'Namespaces'],
+  ['lib/nn', 'Layers'],
+  ['lib/optim', 'Optimizers'],
+  ['lib/array/create.ts', created],
+  ['lib/array/index', 'Indexing'],
+  ['lib/array/tidy.ts', 'Memory'],
+  ['lib/memory.ts', 'Memory'],
+  ['lib/array/', 'Arrays'],
+  ['lib/mx.ts', 'Arrays'],
+  ['lib/transforms.ts', 'Transforms'],
+  ['lib/tree.ts', 'Trees'],
+  ['lib/device.ts', 'Devices'],
+  ['lib/tensors', 'Files'],
+  ['lib/rl.ts', 'Parts of GRPO'],
+  ['lib/generated/rl.ts', 'Parts of GRPO'],
+  ['trainers/rewards', 'Rewards'],
+  ['trainers/loggers', 'Loggers'],
+  ['trainers/', 'Trainers'],
+  ['lib/', 'Models'],
+];
+
+/** What the addon's declarations give their own names to. */
+const addonCategories = new Map([
+  ['Dtype', 'Arrays'],
+  ['MemoryStats', 'Memory'],
+  ['BuildInfo', 'Devices'],
+  ['AdvantageResult', 'Parts of GRPO'],
+  ['RewardStatistics', 'Parts of GRPO'],
+]);
+
+/** Families whose file has another name than the category. */
+const families = {
+  create: created,
+  index: 'Indexing',
+  random: 'Random numbers',
+  reduction: 'Reductions',
+  sort: 'Sorting',
+};
+
+const camelCase = (name) => name.replace(/_$/, '').replace(/_+(\w)/g, (_, letter) => letter.toUpperCase());
+
+/** `[function, family]` for every name that a file of `src/node/ops` declares; the family is the file's name. */
+function* operations() {
+  const folder = path.join(root, 'src/node/ops');
+  for (const file of fs.readdirSync(folder, { recursive: true }).filter((name) => name.endsWith('.rs'))) {
+    const text = fs.readFileSync(path.join(folder, file), 'utf8');
+    if (path.basename(file) === 'mod.rs') continue;
+    const stem = path.basename(file, '.rs');
+    const family = families[stem] ?? stem[0].toUpperCase() + stem.slice(1);
+    for (const [, name] of text.matchAll(/^pub fn (\w+)/gm)) yield [camelCase(name), family];
+    // Tables of a macro have a name on a line.
+    for (const [, name] of text.matchAll(/^ {4}(\w+)[^;{\n]*,$/gm)) yield [camelCase(name), family];
+  }
+}
+
+/** Adds a category, where the author has not named one. */
+function put(reflection, category) {
+  const places = reflection.signatures ?? [reflection];
+  for (const place of places) {
+    place.comment ??= new Comment();
+    if (place.comment.getTag('@category') === undefined && place.comment.getTag('@group') === undefined)
+      place.comment.blockTags.push(new CommentTag('@category', [{ kind: 'text', text: category }]));
+  }
+}
+
+/** @param {import('typedoc').Application} app */
+export function load(app) {
+  const familyOf = new Map(operations());
+
+  const categoryOf = (reflection, project) => {
+    const target = reflection.isReference?.() ? reflection.getTargetReflectionDeep() : reflection;
+    const symbol = project.getSymbolIdFromReflection(target);
+    const file = symbol?.packagePath ?? '';
+    if (file === 'index.d.cts') return addonCategories.get(reflection.name) ?? 'Models';
+    if (file.startsWith('lib/generated/') && familyOf.has(reflection.name)) return familyOf.get(reflection.name);
+    return categories.find(([start]) => file.startsWith(start))?.[1];
+  };
+
+  app.converter.on(Converter.EVENT_RESOLVE_BEGIN, (context) => {
+    const { project } = context;
+    for (const reflection of Object.values(project.reflections)) {
+      const { parent, kind } = reflection;
+      if (kind === ReflectionKind.Document) {
+        const heading = /^# (.+)$/m.exec(reflection.content.map(({ text }) => text).join(''));
+        if (heading !== null) reflection.name = heading[1];
+        put(reflection, 'Guides');
+        continue;
+      }
+      const exported = parent?.kindOf?.([ReflectionKind.Project, ReflectionKind.Module, ReflectionKind.Namespace]);
+      const member = parent?.name === 'MxArray' && parent.kind === ReflectionKind.Class;
+      if (!exported && !member) continue;
+      const category = member
+        ? reflection.flags.isStatic
+          ? created
+          : (familyOf.get(reflection.name) ?? 'Properties and values')
+        : categoryOf(reflection, project);
+      if (category !== undefined) put(reflection, category);
+    }
+  });
+}
