@@ -12,11 +12,19 @@ const STEP: i32 = 256;
 pub struct KvCache {
     buffers: Option<(Array, Array)>,
     len: i32,
+    /// The buffers hold the filled slots and no more.
+    exact: bool,
 }
 
 impl KvCache {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Joins what is appended to what it holds instead of writing into spare slots: for gradients, which would keep and fill the spare
+    /// slots as well, and wherever little is appended.
+    pub fn exact() -> Self {
+        KvCache { exact: true, ..Self::default() }
     }
 
     /// Filled slots per row, padding included.
@@ -32,6 +40,19 @@ impl KvCache {
     pub fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
         self.check(keys, values)?;
         let end = self.len.checked_add(keys.dim(2)).ok_or_else(|| Error::Shape("the KV cache is full".into()))?;
+        if self.exact {
+            let joined = match &self.buffers {
+                Some((held_keys, held_values)) if self.len > 0 => {
+                    let held = |buffer: &Array| buffer.slice_axis(2, 0, self.len);
+                    let (held_keys, held_values) = (held(held_keys)?, held(held_values)?);
+                    (ops::concatenate(&[&held_keys, keys], 2)?, ops::concatenate(&[&held_values, values], 2)?)
+                }
+                _ => (keys.clone(), values.clone()),
+            };
+            self.buffers = Some(joined.clone());
+            self.len = end;
+            return Ok(joined);
+        }
         let write = |buffer: &Array, update: &Array| {
             let start = [0, 0, self.len, 0];
             buffer.slice_update(update, &start, &[buffer.dim(0), buffer.dim(1), end, buffer.dim(3)])

@@ -84,6 +84,19 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn an_exact_cache_holds_what_was_appended_and_no_more() {
+    let mut cache = KvCache::exact();
+    let (first, second) = (ramp(2, 3, 0.0), ramp(2, 2, 50.0));
+    cache.update_and_fetch(&first, &first).unwrap();
+    cache.trim(1);
+    let (keys, values) = cache.update_and_fetch(&second, &second).unwrap();
+    let want = ops::concatenate(&[&first.slice_axis(2, 0, 2).unwrap(), &second], 2).unwrap();
+    assert_close(&keys, &want, 0.0, 0.0, "keys");
+    assert_close(&values, &want, 0.0, 0.0, "values");
+    assert_eq!((cache.len(), cache.nbytes()), (4, 2 * want.nbytes()));
+}
+
+#[test]
 fn appending_writes_in_place() {
     // MLX's CUDA backend copies the buffer for each update, whoever holds it.
     if on_gpu() {

@@ -51,6 +51,13 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// Whether the same position is rotated otherwise in a longer input.
+    pub fn depends_on_length(&self) -> bool {
+        matches!(self, RopeScaling::Dynamic { .. } | RopeScaling::LongRope(_))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     /// Size of a head, even. All of it is rotated.

@@ -8,6 +8,7 @@ mod masks;
 mod metrics;
 mod objective;
 mod options;
+mod packed;
 pub mod ratios;
 pub mod step;
 

@@ -1,14 +1,14 @@
 //! Training steps over a model: log-probs of completions, gradients of a micro-batch, the optimizer's update.
 //!
-//! Rows are packed right-padded, so attention is plainly causal, and only positions that predict a completion token go
-//! through the head: no padding is ever scored and no `[B, T, V]` exists.
+//! Only positions that predict a completion token go through the head: no padding is ever scored and no `[B, T, V]` exists.
 
 use std::collections::HashMap;
 
-use super::logprobs::{Entropy, HeadLogprobs, HeadOptions, head_logprobs};
+use super::logprobs::{Entropy, HeadOptions};
+use super::packed::Packed;
 use super::{LossInputs, LossOptions, grpo_loss};
 use crate::mlx::{Array, Dtype, Error, Result, eval, ops, value_and_grad};
-use crate::models::{Forward, Model};
+use crate::models::Model;
 use crate::optim::{AdamWOptions, Optimizer, clip_coefficient, global_norm};
 
 /// Names in a saved state, beside the optimizer's own.
@@ -111,126 +111,6 @@ enum Reference {
     Weights(Vec<Array>),
 }
 
-/// Rows in the model's form.
-struct Packed {
-    /// int32 `[B, T]`, right-padded.
-    ids: Array,
-    /// Where in the flattened `[B * T]` the scored tokens are predicted, int32 `[N]`.
-    predictors: Array,
-    /// The scored tokens, int32 `[N]`.
-    targets: Array,
-    /// For each place of `[B, C]` its index in `[N]`, or `N` for padding; int32 `[B * C]`.
-    places: Array,
-    lengths: Vec<usize>,
-    width: usize,
-}
-
-impl Packed {
-    /// `scored(row)` are the positions of a row's tokens to score, none of them 0.
-    fn new(rows: &[(Vec<i32>, Vec<usize>)], vocabulary: i32) -> Result<Packed> {
-        for (index, (ids, _)) in rows.iter().enumerate() {
-            if let Some(id) = ids.iter().find(|&&id| id < 0 || id >= vocabulary) {
-                return Err(Error::Argument(format!("row {index} holds token {id}; the vocabulary has {vocabulary}")));
-            }
-        }
-        let lengths: Vec<usize> = rows.iter().map(|(_, scored)| scored.len()).collect();
-        let count: usize = lengths.iter().sum();
-        if count == 0 {
-            return Err(Error::Argument("a micro-batch needs at least one token to score".into()));
-        }
-        // The last token of a row predicts nothing that is scored.
-        let time = rows.iter().map(|(ids, _)| ids.len().saturating_sub(1)).max().unwrap_or(0);
-        let width = lengths.iter().copied().max().unwrap_or(0);
-        let mut ids = vec![0; rows.len() * time];
-        let mut predictors = Vec::with_capacity(count);
-        let mut targets = Vec::with_capacity(count);
-        let mut places = vec![count as i32; rows.len() * width];
-        for (row, (tokens, scored)) in rows.iter().enumerate() {
-            let kept = tokens.len().saturating_sub(1);
-            ids[row * time..row * time + kept].copy_from_slice(&tokens[..kept]);
-            for (column, &position) in scored.iter().enumerate() {
-                places[row * width + column] = targets.len() as i32;
-                predictors.push((row * time + position - 1) as i32);
-                targets.push(tokens[position]);
-            }
-        }
-        Ok(Packed {
-            ids: Array::from_slice(&ids, &[rows.len() as i32, time as i32])?,
-            predictors: Array::from_slice(&predictors, &[count as i32])?,
-            targets: Array::from_slice(&targets, &[count as i32])?,
-            places: Array::from_slice(&places, &[places.len() as i32])?,
-            lengths,
-            width,
-        })
-    }
-
-    fn from_rows(rows: &[TrainRow], vocabulary: i32) -> Result<Packed> {
-        if rows.is_empty() {
-            return Err(Error::Argument("a micro-batch needs at least one row".into()));
-        }
-        let joined = rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| {
-                if row.prompt.is_empty() {
-                    return Err(Error::Argument(format!(
-                        "row {index} has an empty prompt; a completion needs a token before it"
-                    )));
-                }
-                let ids = [row.prompt.as_slice(), &row.completion].concat();
-                let scored = (row.prompt.len()..ids.len()).collect();
-                Ok((ids, scored))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Packed::new(&joined, vocabulary)
-    }
-
-    fn rows(&self) -> i32 {
-        self.lengths.len() as i32
-    }
-
-    /// Log-probs of the scored tokens, `[N]`.
-    fn score(&self, model: &Model, options: &HeadOptions) -> Result<HeadLogprobs> {
-        let hidden = model.net.hidden(Forward::new(&self.ids))?;
-        let predictors = hidden.reshape(&[-1, hidden.dim(-1)])?.take(&self.predictors, 0)?;
-        head_logprobs(&predictors, model.net.head_weight(), &self.targets, options)
-    }
-
-    /// `[N]` to `[B, C]`, zero at padding.
-    fn spread(&self, values: &Array) -> Result<Array> {
-        let padded = ops::concatenate(&[values, &ops::zeros(&[1], values.dtype())?], 0)?;
-        padded.take(&self.places, 0)?.reshape(&[self.rows(), self.width as i32])
-    }
-
-    /// Lists per row to `[B, C]`, zero at padding.
-    fn gather<T: crate::mlx::Element + Default>(&self, what: &str, rows: &[Vec<T>]) -> Result<Array> {
-        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-        if lengths != self.lengths {
-            return Err(Error::Shape(format!(
-                "{what} must have one number per completion token: row lengths {lengths:?} do not match {:?}",
-                self.lengths
-            )));
-        }
-        let mut values = vec![T::default(); rows.len() * self.width];
-        for (row, row_values) in rows.iter().enumerate() {
-            values[row * self.width..row * self.width + row_values.len()].copy_from_slice(row_values);
-        }
-        Array::from_slice(&values, &[self.rows(), self.width as i32])
-    }
-
-    /// `[N]` to lists per row.
-    fn split(&self, values: &[f32]) -> PerToken {
-        let mut start = 0;
-        self.lengths
-            .iter()
-            .map(|&length| {
-                start += length;
-                values[start - length..start].to_vec()
-            })
-            .collect()
-    }
-}
-
 impl Trainer {
     pub fn new(model: &mut Model, options: StepOptions) -> Result<Trainer> {
         let names = model.trainable();
@@ -267,7 +147,7 @@ impl Trainer {
             let empty = vec![Vec::new(); rows.len()];
             return Ok(RowLogprobs { logprobs: empty.clone(), entropies: entropy.then_some(empty) });
         }
-        let packed = Packed::from_rows(rows, model.net.config().vocab_size)?;
+        let packed = self.pack(model, rows)?;
         let options = self.head_options(temperature, if entropy { Entropy::Value } else { Entropy::Skip });
         let score = |model: &mut Model| {
             let scored = packed.score(model, &options)?;
@@ -280,6 +160,13 @@ impl Trainer {
         let logprobs = packed.split(&scored[0].to_f32()?);
         let entropies = scored.get(1).map(|entropies| Ok(packed.split(&entropies.to_f32()?))).transpose()?;
         Ok(RowLogprobs { logprobs, entropies })
+    }
+
+    fn pack(&self, model: &Model, rows: &[TrainRow]) -> Result<Packed> {
+        let config = model.net.config();
+        // A pass over a cache keeps its activations; and what is rotated by the length of its input comes out otherwise in two passes.
+        let share = !self.options.checkpoint_layers && !config.rope.scaling.depends_on_length();
+        Packed::from_rows(rows, config.vocab_size, share)
     }
 
     fn head_options(&self, temperature: f32, entropy: Entropy) -> HeadOptions {
@@ -309,7 +196,7 @@ impl Trainer {
     /// Forward and backward of one GRPO micro-batch; the gradients add to those gathered so far.
     /// Log-probs are those of `logits / temperature`.
     pub fn grpo(&mut self, model: &mut Model, batch: &GrpoBatch, temperature: f32, options: &LossOptions) -> Result<MicroStep> {
-        let packed = Packed::from_rows(&batch.rows, model.net.config().vocab_size)?;
+        let packed = self.pack(model, &batch.rows)?;
         if batch.advantages.len() != batch.rows.len() {
             return Err(Error::Shape(format!("{} advantages for {} rows", batch.advantages.len(), batch.rows.len())));
         }

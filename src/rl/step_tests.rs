@@ -319,3 +319,46 @@ fn bad_batches_are_typed_errors_and_leave_the_model_whole() {
     assert_eq!(trainer.logprobs(&mut model, &rows(), 1., false, false).unwrap().logprobs, before);
     assert_eq!(ops::zeros(&[1], Dtype::Float32).unwrap().item().unwrap(), 0.);
 }
+
+#[test]
+fn sharing_prompts_changes_nothing() {
+    // Rows of three prompts of different lengths, shuffled, with completions of different lengths, one of them empty.
+    let prompts = [vec![5, 9, 3, 7, 11, 2, 30], vec![8, 4, 6], vec![1, 1, 2, 3, 5, 8, 13, 21, 34, 55]];
+    let order = [2, 0, 1, 0, 2, 1, 2, 0, 0, 2];
+    let rows: Vec<TrainRow> = order
+        .iter()
+        .enumerate()
+        .map(|(index, &prompt)| TrainRow {
+            prompt: prompts[prompt].clone(),
+            completion: (0..(index as i32 * 3) % 5).map(|column| (7 * index as i32 + 13 * column) % 60).collect(),
+        })
+        .collect();
+    let batch = GrpoBatch {
+        advantages: (0..rows.len()).map(|index| index as f32 / 3. - 1.4).collect(),
+        reference_logprobs: Some(
+            rows.iter().map(|row| row.completion.iter().map(|&id| -4. - id as f32 / 400.).collect()).collect(),
+        ),
+        rows,
+        ..Default::default()
+    };
+    let loss = LossOptions::from_json(json!({ "lossType": "grpo", "beta": 0.1 })).unwrap();
+    let run = |checkpoint_layers: bool| {
+        let mut model = model("grpo_e2e/dapo/start");
+        // Nothing is shared where layers are computed again.
+        let mut trainer = Trainer::new(&mut model, StepOptions { checkpoint_layers, ..Default::default() }).unwrap();
+        let logprobs = trainer.logprobs(&mut model, &batch.rows, 0.9, false, false).unwrap().logprobs;
+        let step = trainer.grpo(&mut model, &batch, 0.9, &loss).unwrap();
+        let gradients: Vec<Array> = trainer.gradients().unwrap().into_iter().map(|(_, gradient)| gradient.clone()).collect();
+        (logprobs, step.loss, gradients)
+    };
+    let (shared, whole) = (run(false), run(true));
+    for (shared, whole) in shared.0.iter().flatten().zip(whole.0.iter().flatten()) {
+        assert!((shared - whole).abs() < 1e-5, "log-prob {shared} {whole}");
+    }
+    assert_ne!(shared.0, whole.0, "equal bits: nothing was shared");
+    assert!((shared.1 - whole.1).abs() < 1e-5 * whole.1.abs(), "loss {} {}", shared.1, whole.1);
+    for (shared, whole) in shared.2.iter().zip(&whole.2) {
+        let size = whole.to_f32().unwrap().iter().fold(1e-3f32, |most, value| most.max(value.abs()));
+        assert_close(shared, whole, 1e-5 * size, 0., "a gradient");
+    }
+}
