@@ -32,9 +32,21 @@ export {
 } from './rl.js';
 export type { AdvantageOptions, GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult, RatioInputs } from './rl.js';
 export { MxArray } from './array/core.js';
-export type { ArrayLike, NestedArray, TypedArray } from './array/core.js';
+export type { ArrayLike, Complex, NestedArray, TypedArray } from './array/core.js';
+export type { ArrayIndex, UpdateMode } from './array/indexing.js';
+export type { NestedValues } from './array/nested.js';
+export { dispose, keep, tidy } from './array/tidy.js';
+export type { DeviceName } from './device.js';
 export * as mx from './mx.js';
-export { buildInfo, clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit } from './memory.js';
+export {
+  buildInfo,
+  clearCache,
+  memoryStats,
+  resetPeakMemory,
+  setCacheLimit,
+  setMemoryLimit,
+  setWiredLimit,
+} from './memory.js';
 export type {
   AdvantageResult,
   BatchProgress,

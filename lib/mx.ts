@@ -6,6 +6,10 @@
 export type { Dtype } from './array/core.js';
 export { array } from './array/create.js';
 export { evalAll as eval, evalAsync } from './array/core.js';
+export { index, indexUpdate } from './array/indexing.js';
+export { dispose, keep, tidy } from './array/tidy.js';
+export * from './device.js';
+export { clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit, setWiredLimit } from './memory.js';
 export * from './generated/ops.js';
 export * as random from './random.js';
 export {
@@ -16,7 +20,6 @@ export {
   enableCompile,
   grad,
   jvp,
-  keep,
   valueAndGrad,
   vjp,
   vmap,

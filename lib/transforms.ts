@@ -4,10 +4,11 @@
  * A transform calls the function with stand-ins for its arrays to see what it computes. Arrays made inside are freed when the
  * function returns, except those it returns, those in modules that it was given through `nn.valueAndGrad`, and those passed to `keep`.
  */
-import { collectArrays, handleOf, MxArray, wrap, wrapAll } from './array/core.js';
+import { handleOf, MxArray, wrap, wrapAll } from './array/core.js';
 import type { ArrayLike } from './array/core.js';
 import { array } from './array/create.js';
 import { randomState, setRandomState } from './array/random-state.js';
+import { exempt, isExempt, Scope } from './array/scope.js';
 import { MlxError, wrapNativeError } from './errors.js';
 import { native } from './native.js';
 import type { ArrayHandle, NativeTransformed } from './native-types.js';
@@ -17,15 +18,6 @@ import type { Tree } from './tree.js';
 
 const transforms = native().transforms;
 const core = native().core;
-
-/** Arrays that outlive the transformed function in which they were made. */
-const kept = new WeakSet<MxArray>();
-
-/** Lets an array that was made inside a transformed function (or `tidy`) live on; returns it. */
-export function keep(value: MxArray): MxArray {
-  kept.add(value);
-  return value;
-}
 
 /** One call of a user's function by a transform: what it returned, or threw. */
 class Trace<R> {
@@ -43,9 +35,10 @@ class Trace<R> {
   /** As the addon calls it. */
   readonly run = (inputs: ArrayHandle[]): ArrayHandle[] | null => {
     try {
-      const { value, made } = collectArrays(() => this.body(wrapAll(inputs)));
-      const staying = new Set(this.survivors());
+      const scope = new Scope();
       try {
+        const value = scope.run(() => this.body(wrapAll(inputs)));
+        for (const survivor of this.survivors()) exempt(survivor);
         if (value instanceof Promise) {
           value.catch(() => undefined);
           throw new MlxError(
@@ -63,7 +56,7 @@ class Trace<R> {
         // Other handles of the same arrays: the wrappers may be freed at once.
         return outputs.map((output) => core.alias(handleOf(output)) as ArrayHandle);
       } finally {
-        for (const made_ of made) if (!kept.has(made_) && !staying.has(made_)) made_.dispose();
+        scope.close();
       }
     } catch (error) {
       this.failure = { error };
@@ -219,7 +212,7 @@ export function grad<A extends readonly unknown[]>(
   const both = valueAndGrad(fn, argnums);
   return (...args) => {
     const [value, gradient] = both(...args);
-    for (const output of treeLeaves(value)) if (!kept.has(output)) output.dispose();
+    for (const output of treeLeaves(value)) if (!isExempt(output)) output.dispose();
     return gradient;
   };
 }

@@ -2,13 +2,24 @@ import { guard, MlxError, wrapNativeError } from '../errors.js';
 import { native } from '../native.js';
 import type { ArrayHandle, Dtype } from '../native-types.js';
 import { fromTyped } from './create.js';
+import { indexed, indexUpdate } from './indexing.js';
+import type { ArrayIndex, UpdateMode } from './indexing.js';
+import { elementText, nested } from './nested.js';
+import type { NestedValues } from './nested.js';
+import { collecting, openScopes } from './scope.js';
 
 const core = native().core;
 
 export type { Dtype };
 
 /** Arrays nest: `[[1, 2], [3, 4]]` has shape [2, 2]. */
-export type NestedArray = readonly (number | boolean | bigint | NestedArray)[];
+export type NestedArray = readonly (number | boolean | bigint | Complex | NestedArray)[];
+
+/** A complex number. */
+export interface Complex {
+  re: number;
+  im: number;
+}
 
 /** What the element constructors of JavaScript make. */
 export type TypedArray =
@@ -24,17 +35,23 @@ export type TypedArray =
   | Float32Array
   | Float64Array;
 
+/** Half-precision elements, where JavaScript has them (Node 24 and later). */
+export interface HalfArray extends ArrayBufferView {
+  readonly length: number;
+  readonly [Symbol.toStringTag]: 'Float16Array';
+}
+
 /** What an operation takes for an array. A number does not widen the other operand's dtype. */
-export type ArrayLike = MxArray | number | boolean | NestedArray | TypedArray;
+export type ArrayLike = MxArray | number | boolean | bigint | Complex | NestedArray | TypedArray | HalfArray;
 
 /** Frees the slots of arrays that the garbage collector found unreachable. */
 const registry = new FinalizationRegistry<ArrayHandle>((handle) => core.release(handle));
 
-/** Arrays made inside the innermost running `tidy`. */
-let scope: MxArray[] | null = null;
-
 /** @internal The handle of an array; throws where it is none or has been disposed. */
 export let handleOf: (array: MxArray) => ArrayHandle;
+
+/** @internal Hands an array that no scope looks after any longer to the garbage collector. */
+export let leaveToCollector: (array: MxArray) => void;
 
 const none = 0 as ArrayHandle;
 
@@ -53,6 +70,9 @@ export class MxArray {
       if (array.#handle === none) throw disposedArray();
       return array.#handle;
     };
+    leaveToCollector = (array) => {
+      if (array.#handle !== none) registry.register(array, array.#handle);
+    };
   }
 
   /** @internal Use `mx.array(…)`, `MxArray.fromFloat32(…)` or an operation. */
@@ -64,8 +84,10 @@ export class MxArray {
       );
     }
     this.#handle = handle;
-    registry.register(this, handle);
-    scope?.push(this);
+    // A scope frees its arrays itself: only what leaves it needs the garbage collector's attention.
+    const scope = openScopes > 0 ? collecting() : undefined;
+    if (scope === undefined) registry.register(this, handle);
+    else scope.made.push(this);
   }
 
   /** Row-major elements of `shape`. */
@@ -150,7 +172,26 @@ export class MxArray {
     return guard(() => core.bytes(handleOf(this)));
   }
 
-  /** As Python's MLX prints it. */
+  /**
+   * The elements as nested lists, waiting for the graph; a 0-dimensional array gives its element. Booleans are booleans, complex
+   * numbers `{ re, im }`. Whole numbers of 64 bits are numbers, but bigints where a number could not hold them exactly
+   * (2^53 and more).
+   */
+  toArray(): NestedValues {
+    return nested(this.toTypedArray(), this.shape, this.dtype);
+  }
+
+  /** `toArray()`, under its name in Python. */
+  tolist(): NestedValues {
+    return this.toArray();
+  }
+
+  /** For `JSON.stringify`: nested lists, with bigints as text. What JSON does not have (NaN, Infinity) it writes as null. */
+  toJSON(): unknown {
+    return nested(this.toTypedArray(), this.shape, this.dtype, String);
+  }
+
+  /** As Python's MLX prints it: large arrays are abridged. */
   toString(): string {
     return guard(() => core.text(handleOf(this)));
   }
@@ -165,14 +206,53 @@ export class MxArray {
     }
   }
 
-  /** The only element as a number, or the text. */
+  /** The only element as a number; where text is wanted (`${a}`), a 0-dimensional array's element, or the text of `toString()`. */
   [Symbol.toPrimitive](hint: string): number | string {
-    return hint === 'string' ? this.toString() : this.item();
+    if (hint !== 'string') return this.item();
+    return this.ndim === 0 ? elementText(this.toArray()) : this.toString();
   }
 
-  /** The only element, as a number. */
+  /**
+   * The only element, as a number; booleans are 0 and 1. Complex numbers and whole numbers of 2^53 and more, which a number cannot
+   * hold, are ERR_MLX_DTYPE: `toArray()` reads them.
+   */
   item(): number {
     return guard(() => core.item(handleOf(this)));
+  }
+
+  /** The size of the first axis. */
+  get length(): number {
+    const [length] = this.shape;
+    if (length === undefined) throw scalarHasNone('a length');
+    return length;
+  }
+
+  /** The slices along the first axis, one after the other. */
+  *[Symbol.iterator](): Generator<MxArray, void, undefined> {
+    if (this.ndim === 0) throw scalarHasNone('slices to iterate over');
+    const { length } = this;
+    for (let i = 0; i < length; i++) yield indexed(this, [i]);
+  }
+
+  /** One slice of the first axis; negative indices count from the end. An index outside is ERR_MLX_SHAPE. */
+  at(index: number): MxArray {
+    return indexed(this, [index]);
+  }
+
+  /**
+   * What an index expression selects, as in Python's MLX: `a[1, ::2, ..., None]` is `a.index(1, '::2', '...', null)`. Entries are
+   * numbers, slices as text, `null` (a new axis), `'...'`, and whole numbers in an array or list; see `mx.index`.
+   */
+  index(...indices: ArrayIndex[]): MxArray {
+    return indexed(this, indices);
+  }
+
+  /**
+   * A copy in which what an index expression selects is changed: `a[i] = v` in Python is `a = a.indexUpdate([i], v)`, and
+   * `a.at[i].add(v)` is `a.indexUpdate([i], v, 'add')`; see `mx.indexUpdate`.
+   */
+  indexUpdate(indices: readonly ArrayIndex[], values: ArrayLike, mode: UpdateMode = 'set'): MxArray {
+    return indexUpdate(this, indices, values, mode);
   }
 
   /** Frees the array now instead of when the garbage collector comes by. Using it afterwards is ERR_MLX_DISPOSED. */
@@ -186,6 +266,9 @@ export class MxArray {
     this.dispose();
   }
 }
+
+const scalarHasNone = (what: string): MlxError =>
+  new MlxError('ERR_MLX_SHAPE', `a 0-dimensional array does not have ${what}; item() gives its element`);
 
 function notAnArray(value: unknown): MlxError {
   const what =
@@ -211,21 +294,6 @@ export const wrap = (handle: ArrayHandle): MxArray => new MxArray(handle);
 
 /** @internal */
 export const wrapAll = (handles: readonly ArrayHandle[]): MxArray[] => handles.map(wrap);
-
-/** @internal Runs `body` and returns the arrays made meanwhile, in order. */
-export function collectArrays<T>(body: () => T): { value: T; made: MxArray[] } {
-  const outer = scope;
-  const made: MxArray[] = [];
-  scope = made;
-  try {
-    return { value: body(), made };
-  } catch (error) {
-    for (const array of made) array.dispose();
-    throw error;
-  } finally {
-    scope = outer;
-  }
-}
 
 /** Runs the graphs behind arrays, together, and waits. */
 export function evalAll(...arrays: readonly MxArray[]): void {

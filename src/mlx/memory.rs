@@ -2,8 +2,8 @@
 
 use mlx_sys as sys;
 
-use super::Result;
 use super::error::check;
+use super::{Result, stream};
 use crate::runtime;
 
 /// Bytes held by MLX.
@@ -20,7 +20,7 @@ pub struct MemoryStats {
 }
 
 pub fn stats() -> Result<MemoryStats> {
-    runtime::block_on_owner(|| Ok(()))?;
+    stream::ensure_started();
     let mut stats = MemoryStats { active: 0, cache: 0, peak: 0, limit: 0 };
     // SAFETY: each fills one number; the allocator has a lock of its own.
     unsafe {
@@ -33,6 +33,7 @@ pub fn stats() -> Result<MemoryStats> {
 }
 
 pub fn reset_peak() -> Result<()> {
+    stream::ensure_started();
     // SAFETY: sets a counter.
     check(unsafe { sys::mlx_reset_peak_memory() })
 }
@@ -47,18 +48,27 @@ pub fn clear_cache() -> Result<()> {
     })
 }
 
+type Setter = unsafe extern "C" fn(*mut usize, usize) -> std::ffi::c_int;
+
+fn set_limit(setter: Setter, bytes: usize) -> Result<usize> {
+    stream::ensure_started();
+    let mut old = 0;
+    // SAFETY: fills one number; the allocator has a lock of its own.
+    check(unsafe { setter(&mut old, bytes) })?;
+    Ok(old)
+}
+
 /// Sets how much MLX may keep after arrays are freed; returns the old limit.
 pub fn set_cache_limit(bytes: usize) -> Result<usize> {
-    let mut old = 0;
-    // SAFETY: fills one number.
-    check(unsafe { sys::mlx_set_cache_limit(&mut old, bytes) })?;
-    Ok(old)
+    set_limit(sys::mlx_set_cache_limit, bytes)
 }
 
 /// Sets the memory limit; returns the old one.
 pub fn set_memory_limit(bytes: usize) -> Result<usize> {
-    let mut old = 0;
-    // SAFETY: fills one number.
-    check(unsafe { sys::mlx_set_memory_limit(&mut old, bytes) })?;
-    Ok(old)
+    set_limit(sys::mlx_set_memory_limit, bytes)
+}
+
+/// Sets how much memory Metal keeps resident; returns the old limit. MLX ignores it on other backends.
+pub fn set_wired_limit(bytes: usize) -> Result<usize> {
+    set_limit(sys::mlx_set_wired_limit, bytes)
 }

@@ -1,6 +1,7 @@
 //! The safe wrapper over MLX-C. The only `unsafe` outside `mlx-c/` is here and in `runtime/`.
 
 mod array;
+mod device;
 mod dtype;
 mod error;
 pub mod fast;
@@ -14,9 +15,10 @@ pub(crate) mod stream;
 pub(crate) mod transforms;
 
 pub use array::{Array, async_eval, element_count, eval};
+pub use device::{Device, Property};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
-pub use stream::{blas, device, gpu_available};
+pub use stream::{blas, default_device, device, gpu_available, set_default_device, synchronize};
 #[cfg(feature = "node")]
 pub(crate) use transforms::in_trace;
 pub use transforms::{

@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 
 use mlx_sys as sys;
 
-use super::error;
+use super::device::{Device, no_gpu};
+use super::{Result, error};
+use crate::runtime;
 
 struct Streams {
     default: sys::mlx_stream,
@@ -20,7 +22,8 @@ unsafe impl Sync for Streams {}
 static STREAMS: OnceLock<Streams> = OnceLock::new();
 
 thread_local! {
-    static ADOPTED: Cell<bool> = const { Cell::new(false) };
+    /// Where this thread places operations; nothing before its first one.
+    static CURRENT: Cell<Option<sys::mlx_stream>> = const { Cell::new(None) };
 }
 
 /// Called once, on the owner thread, before any other MLX operation of the process.
@@ -77,19 +80,20 @@ fn streams() -> &'static Streams {
         return streams;
     }
     // Starting the owner thread fills STREAMS.
-    let _ = crate::runtime::block_on_owner(|| Ok(()));
+    let _ = runtime::block_on_owner(|| Ok(()));
     STREAMS.get().expect("the owner thread sets the streams before it takes work")
 }
 
 /// Some C++ helpers ask for the calling thread's default stream; it must be the owner's.
-fn adopt() {
+fn adopt() -> sys::mlx_stream {
     let streams = STREAMS.get().expect("called after start_owner");
     // SAFETY: the streams live for the whole process.
     unsafe {
         sys::mlx_set_default_stream(streams.cpu);
         sys::mlx_set_default_stream(streams.default);
     }
-    ADOPTED.set(true);
+    CURRENT.set(Some(streams.default));
+    streams.default
 }
 
 /// The CPU's stream, for what MLX has on the CPU only.
@@ -98,11 +102,43 @@ pub(crate) fn cpu() -> sys::mlx_stream {
     streams().cpu
 }
 
-/// The stream on which operations are placed.
+/// The stream on which this thread places operations.
 pub(crate) fn current() -> sys::mlx_stream {
+    CURRENT.get().unwrap_or_else(|| {
+        streams();
+        adopt()
+    })
+}
+
+/// Where this thread places operations.
+pub fn default_device() -> Device {
+    if current().ctx == streams().cpu.ctx { Device::Cpu } else { Device::Gpu }
+}
+
+/// Places this thread's later operations on a device; returns the one before. What is built already stays where it is.
+pub fn set_default_device(device: Device) -> Result<Device> {
+    let old = default_device();
     let streams = streams();
-    if !ADOPTED.get() {
-        adopt();
-    }
-    streams.default
+    CURRENT.set(Some(match device {
+        Device::Cpu => streams.cpu,
+        Device::Gpu if streams.default.ctx != streams.cpu.ctx => streams.default,
+        Device::Gpu => return Err(no_gpu()),
+    }));
+    Ok(old)
+}
+
+/// Waits until everything that has been started on the streams is done.
+pub fn synchronize() -> Result<()> {
+    let streams = streams();
+    runtime::block_on_owner(|| {
+        // SAFETY: the owner's streams, on the owner thread.
+        error::check(unsafe { sys::mlx_synchronize(streams.default) })?;
+        // SAFETY: as above.
+        error::check(unsafe { sys::mlx_synchronize(streams.cpu) })
+    })
+}
+
+/// Starts the owner thread, with which MLX's error handler is in place.
+pub(crate) fn ensure_started() {
+    streams();
 }

@@ -9,7 +9,7 @@ use napi_derive::napi;
 
 use super::error as js;
 use super::handle::{self, ArrayHandle, integers};
-use super::promise;
+use super::{lifetime, promise};
 use crate::mlx::{self, Array, Dtype, Error, Result};
 
 /// A dtype by name.
@@ -61,6 +61,12 @@ pub fn release(handle: f64) {
 #[napi(namespace = "core")]
 pub fn live_arrays() -> u32 {
     handle::live() as u32
+}
+
+/// Bytes that the garbage collector of this thread has been told that arrays (and others) hold outside its heap.
+#[napi(namespace = "core")]
+pub fn accounted_memory() -> f64 {
+    lifetime::accounted() as f64
 }
 
 /// Copies the bytes of elements of `dtype`, row-major, into a new array.
@@ -190,12 +196,29 @@ pub fn item(array: ArrayHandle) -> js::Result<f64> {
     if array.size() != 1 {
         return Err(Error::Shape(format!("item() needs one element, this array has shape {:?}", array.shape())).into());
     }
+    let exact = |value: f64, text: String| {
+        // From 2^53 on whole numbers differ from their neighbours by less than doubles do.
+        if value.abs() < 9_007_199_254_740_992. {
+            Ok(value)
+        } else {
+            Err(Error::Dtype(format!("item(): {text} does not fit a JavaScript number; toArray() gives it as a bigint")))
+        }
+    };
     let values = match array.dtype() {
         Dtype::Float64 => array.to_vec::<f64>()?,
-        Dtype::Int64 => array.to_vec::<i64>()?.into_iter().map(|value| value as f64).collect(),
-        Dtype::Uint64 => array.to_vec::<u64>()?.into_iter().map(|value| value as f64).collect(),
+        Dtype::Int64 => {
+            array.to_vec::<i64>()?.into_iter().map(|value| exact(value as f64, value.to_string())).collect::<Result<_>>()?
+        }
+        Dtype::Uint64 => {
+            array.to_vec::<u64>()?.into_iter().map(|value| exact(value as f64, value.to_string())).collect::<Result<_>>()?
+        }
         Dtype::Uint32 => array.to_vec::<u32>()?.into_iter().map(f64::from).collect(),
         Dtype::Int32 => array.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+        Dtype::Complex64 => {
+            return Err(
+                Error::Dtype("item(): a complex number is not a JavaScript number; toArray() gives { re, im }".into()).into()
+            );
+        }
         _ => array.to_f32()?.into_iter().map(f64::from).collect(),
     };
     Ok(values[0])

@@ -35,6 +35,8 @@ struct Slot {
 struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Slots that are not used again.
+    retired: usize,
 }
 
 thread_local! {
@@ -50,7 +52,7 @@ impl Table {
         });
         let slot = &mut self.slots[index as usize];
         // From 1 on, so that 0 is never a handle.
-        slot.generation = slot.generation % LAST_GENERATION + 1;
+        slot.generation += 1;
         (slot.array, slot.accounted) = (Some(array), accounted);
         slot.generation as f64 * SPAN + index as f64
     }
@@ -68,7 +70,12 @@ impl Table {
         let slot = self.slot(handle)?;
         let array = slot.array.take();
         account(-slot.accounted);
-        self.free.push((handle % SPAN) as u32);
+        // A slot that has had all its generations rests: a finalizer that is still to run may hold a handle of any of them.
+        if slot.generation < LAST_GENERATION {
+            self.free.push((handle % SPAN) as u32);
+        } else {
+            self.retired += 1;
+        }
         array
     }
 }
@@ -341,7 +348,7 @@ pub fn release_all() {
 
 /// Arrays that this thread's JavaScript holds.
 pub fn live() -> usize {
-    TABLE.with_borrow(|table| table.slots.len() - table.free.len())
+    TABLE.with_borrow(|table| table.slots.len() - table.free.len() - table.retired)
 }
 
 /// Sizes, axes and indices arrive as JavaScript numbers: whole and within 32 bits, or an error that shows them.

@@ -80,6 +80,12 @@ pub fn set_memory_limit(bytes: f64) -> js::Result<f64> {
     Ok(memory::set_memory_limit(checked_bytes(bytes)?)? as f64)
 }
 
+/// Sets how much memory Metal keeps resident; returns the old limit. Bytes.
+#[napi]
+pub fn set_wired_limit(bytes: f64) -> js::Result<f64> {
+    Ok(memory::set_wired_limit(checked_bytes(bytes)?)? as f64)
+}
+
 fn checked_bytes(bytes: f64) -> crate::mlx::Result<usize> {
     if bytes.is_finite() && bytes >= 0. && bytes <= usize::MAX as f64 {
         Ok(bytes as usize)

@@ -68,3 +68,14 @@ pub(super) fn current_env() -> Option<Env> {
     let env = ENV.get();
     (!env.is_null()).then(|| Env::from_raw(env))
 }
+
+/// The bytes outside its heap that the garbage collector of this thread has been told about.
+pub(super) fn accounted() -> i64 {
+    let env = ENV.get();
+    let mut total = 0;
+    if !env.is_null() {
+        // SAFETY: as in `account`.
+        unsafe { sys::napi_adjust_external_memory(env, 0, &mut total) };
+    }
+    total
+}

@@ -2,9 +2,11 @@
 
 mod array;
 mod cancel;
+mod device;
 mod error;
 mod generation;
 mod handle;
+mod indexing;
 mod info;
 mod lifetime;
 mod model;

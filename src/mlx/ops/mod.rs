@@ -15,6 +15,7 @@ mod conv;
 mod create;
 mod elementwise;
 mod index;
+mod indexing;
 mod matrix;
 mod qqmm;
 mod quantized;
@@ -29,6 +30,7 @@ pub use create::{
     meshgrid, ones, ones_like, tri, zeros, zeros_like,
 };
 pub use elementwise::where_;
+pub use indexing::{Index, UpdateMode};
 pub use matrix::{addmm, block_masked_mm, einsum, gather_mm, gather_mm_trusted, segmented_mm};
 pub use qqmm::{gather_qqmm, qqmm};
 pub use quantized::{
