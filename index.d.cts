@@ -224,6 +224,12 @@ export declare function clearCache(): void
 /** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
 export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
 
+/** Where this thread places operations: `cpu` or `gpu`. */
+export declare function defaultDevice(): string
+
+/** What MLX knows about a device. */
+export declare function deviceInfo(device: string): Record<string, string | number>
+
 export interface GenerateBatchOptions {
   /** Rows per prompt. */
   numGenerations: number
@@ -312,6 +318,9 @@ export interface GrpoLossInputs {
   /** `[B]` or `[B, T]`. */
   advantages: ArrayHandle
 }
+
+/** Whether operations can be placed on a device. */
+export declare function isAvailable(device: string): boolean
 
 export interface LoadModelOptions {
   /** `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`. */
@@ -423,8 +432,14 @@ export interface RewardStatistics {
 /** Limits what MLX keeps after arrays are freed; returns the old limit. Bytes. */
 export declare function setCacheLimit(bytes: number): number
 
+/** Places this thread's later operations on a device; returns the one before. */
+export declare function setDefaultDevice(device: string): string
+
 /** Sets the memory limit; returns the old one. Bytes. */
 export declare function setMemoryLimit(bytes: number): number
+
+/** Sets how much memory Metal keeps resident; returns the old limit. Bytes. */
+export declare function setWiredLimit(bytes: number): number
 
 export interface SftOptions {
   /** Marked tokens of the whole accumulation window. */
@@ -436,6 +451,12 @@ export interface SftRow {
   ids: Array<number>
   mask: Array<number>
 }
+
+/** Waits until everything that has been started is done. */
+export declare function synchronize(): void
+
+/** `synchronize` without blocking the event loop. */
+export declare function synchronizeAsync(): Promise<void>
 
 export interface TrainerOptions {
   /** AdamW's settings; torch's defaults. */
@@ -468,6 +489,8 @@ export interface Transformed {
 }
 
 export declare namespace core {
+  /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
+  export function accountedMemory(): number
   /** Another handle of the same array. */
   export function alias(array: ArrayHandle): ArrayHandle
   /** The bytes of all elements, row-major, little-endian. */
@@ -481,6 +504,10 @@ export declare namespace core {
   export function evalAsync(arrays: Array<ArrayHandle>): Promise<void>
   /** Copies the bytes of elements of `dtype`, row-major, into a new array. */
   export function fromBytes(bytes: Uint8Array, shape: Array<number>, dtype: DtypeName): ArrayHandle
+  /** What an index expression selects. */
+  export function index(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>): ArrayHandle
+  /** A copy in which what an index expression selects is changed. */
+  export function indexUpdate(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>, values: ArrayHandle, mode: string): ArrayHandle
   /** The only element of an array, as a double. */
   export function item(array: ArrayHandle): number
   /** Arrays that this thread's JavaScript holds. */

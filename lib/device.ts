@@ -16,8 +16,10 @@ export function defaultDevice(): DeviceName {
   return native().defaultDevice() as DeviceName;
 }
 
-/** `defaultDevice()`, under a shorter name. */
-export const device = defaultDevice;
+export {
+  /** Under a shorter name. */
+  defaultDevice as device,
+};
 
 /** Places the operations called from now on in this thread on a device; returns the one before. ERR_MLX_ARGUMENT where it is not there. */
 export function setDefaultDevice(device: DeviceName): DeviceName {

@@ -102,9 +102,11 @@ export function indexed(a: MxArray, indices: readonly ArrayIndex[]): MxArray {
  * Numbers, and lists of numbers, outside the axis are ERR_MLX_SHAPE. Index arrays are not looked at before evaluation: what lies
  * outside moves to the nearest place. Masks of booleans cannot be read (ERR_MLX_DTYPE), for the result's size would depend on values.
  */
-export function index(a: MxArray, ...indices: ArrayIndex[]): MxArray {
+function select(a: MxArray, ...indices: ArrayIndex[]): MxArray {
   return indexed(a, indices);
 }
+
+export { select as index };
 
 /**
  * A copy in which what an index expression selects is changed by `values`, which are broadcast to it and take the array's dtype.

@@ -63,7 +63,7 @@ pub fn live_arrays() -> u32 {
     handle::live() as u32
 }
 
-/// Bytes that the garbage collector of this thread has been told that arrays (and others) hold outside its heap.
+/// Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap.
 #[napi(namespace = "core")]
 pub fn accounted_memory() -> f64 {
     lifetime::accounted() as f64

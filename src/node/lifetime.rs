@@ -17,6 +17,8 @@ static ENVIRONMENTS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static ENV: Cell<sys::napi_env> = const { Cell::new(std::ptr::null_mut()) };
+    /// What `account` has told the garbage collector in all.
+    static ACCOUNTED: Cell<i64> = const { Cell::new(0) };
 }
 
 #[napi(module_exports)]
@@ -60,7 +62,9 @@ pub(super) fn account(bytes: i64) -> i64 {
     let mut total = 0;
     // SAFETY: the environment of this thread, alive until its cleanup hook clears it.
     let status = unsafe { sys::napi_adjust_external_memory(env, bytes, &mut total) };
-    if status == sys::Status::napi_ok { bytes } else { 0 }
+    let told = if status == sys::Status::napi_ok { bytes } else { 0 };
+    ACCOUNTED.set(ACCOUNTED.get() + told);
+    told
 }
 
 /// The JavaScript environment of this thread, until its end.
@@ -69,13 +73,7 @@ pub(super) fn current_env() -> Option<Env> {
     (!env.is_null()).then(|| Env::from_raw(env))
 }
 
-/// The bytes outside its heap that the garbage collector of this thread has been told about.
+/// The bytes of ours that the garbage collector of this thread has been told about.
 pub(super) fn accounted() -> i64 {
-    let env = ENV.get();
-    let mut total = 0;
-    if !env.is_null() {
-        // SAFETY: as in `account`.
-        unsafe { sys::napi_adjust_external_memory(env, 0, &mut total) };
-    }
-    total
+    ACCOUNTED.get()
 }
