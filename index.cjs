@@ -857,6 +857,7 @@ module.exports.setWiredLimit = nativeBinding.setWiredLimit
 module.exports.synchronize = nativeBinding.synchronize
 module.exports.synchronizeAsync = nativeBinding.synchronizeAsync
 module.exports.core = nativeBinding.core
+module.exports.io = nativeBinding.io
 module.exports.loss = nativeBinding.loss
 module.exports.ops = nativeBinding.ops
 module.exports.random = nativeBinding.random

@@ -536,6 +536,48 @@ export declare namespace core {
   export function weakScalar(value: number, like: ArrayHandle): ArrayHandle
 }
 
+export declare namespace io {
+  /** What a file holds, in its order. */
+  export interface FileContents {
+    names: Array<string>
+    arrays: Array<ArrayHandle>
+    metadata: Array<io.FileMetadata>
+  }
+  /** A value beside the arrays; one of the three is there. */
+  export interface FileMetadata {
+    key: string
+    text?: string
+    texts?: Array<string>
+    array?: ArrayHandle
+  }
+  /** Reads a file without blocking the event loop. `onProgress` gets bytes read and bytes in all. */
+  export function load(path: string, options: io.LoadFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<FileContents>
+  /** What `load` is told besides the path. */
+  export interface LoadFileOptions {
+    /** npy, npz, safetensors or gguf; by the extension where it is missing. */
+    format?: string
+    /** Compressed files that would unpack to more bytes are refused. */
+    maxBytes?: number
+    /** Whether metadata come along. */
+    returnMetadata?: boolean
+  }
+  /** Reads a file and waits for it. */
+  export function loadSync(path: string, options: io.LoadFileOptions): io.FileContents
+  /** Writes a file without blocking the event loop; it appears when it is complete. `onProgress` gets bytes written and bytes in all. */
+  export function save(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<void>
+  /** What `save` is told besides the arrays. */
+  export interface SaveFileOptions {
+    /** npy, npz, safetensors or gguf. */
+    format: string
+    /** Whether the entries of an npz are deflated. */
+    compressed?: boolean
+    /** Texts, lists of texts, or arrays. */
+    metadata?: Array<FileMetadata>
+  }
+  /** Writes a file and waits for it. */
+  export function saveSync(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions): void
+}
+
 export declare namespace loss {
   /** The GRPO loss of one micro-batch. Options are TRL's names in camelCase, with TRL's defaults. */
   export function grpoLoss(inputs: GrpoLossInputs, options?: object): GrpoLossHandles

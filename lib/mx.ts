@@ -11,6 +11,33 @@ export { dispose, keep, tidy } from './array/tidy.js';
 export * from './device.js';
 export { clearCache, memoryStats, resetPeakMemory, setCacheLimit, setMemoryLimit, setWiredLimit } from './memory.js';
 export * from './generated/ops.js';
+export {
+  load,
+  loadGguf,
+  loadSafetensors,
+  loadSafetensorsSync,
+  loadSync,
+  save,
+  saveGguf,
+  saveSafetensors,
+  saveSafetensorsSync,
+  saveSync,
+  savez,
+  savezCompressed,
+  savezCompressedSync,
+  savezSync,
+} from './io.js';
+export type {
+  FileFormat,
+  FileProgress,
+  FileWorkOptions,
+  GgufValue,
+  LoadFileOptions,
+  NamedArrays,
+  SaveGgufOptions,
+  SaveSafetensorsOptions,
+  WithMetadata,
+} from './io.js';
 export * as random from './random.js';
 export {
   checkpoint,

@@ -29,6 +29,8 @@ export type {
 
 /** Why an answer ended: by an end-of-text token or a stop string, or at `maxTokens`. */
 export type FinishReason = 'stop' | 'length';
+export type FileContents = addon.io.FileContents;
+export type FileMetadata = addon.io.FileMetadata;
 
 /** Options of the loss in one micro-step; the names are TRL's in camelCase. */
 export interface NativeLossOptions {

@@ -36,6 +36,10 @@ function visit(tree: unknown, path: string, leaf: (value: unknown, path: string)
   above.delete(tree);
 }
 
+/** @internal Every leaf of a tree with its path, arrays and others. */
+export const visitLeaves = (tree: Tree, leaf: (value: unknown, path: string) => void): void =>
+  visit(tree, '', leaf, new Set());
+
 /** The arrays of a tree with their paths, such as `['layers.0.weight', array]`, in a fixed order. */
 export function treeFlatten(tree: Tree): [string, MxArray][] {
   const leaves: [string, MxArray][] = [];

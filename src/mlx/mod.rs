@@ -6,6 +6,7 @@ mod dtype;
 mod error;
 pub mod fast;
 pub mod fft;
+pub mod io;
 pub mod kernels;
 pub mod linalg;
 pub mod memory;

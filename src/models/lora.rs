@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Model;
 use super::config::Reader;
-use super::safetensors::{SafetensorsFile, Source, write};
+use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
 use super::weights::{read_json, write_json};
 use crate::mlx::{Array, Dtype, Error, Result, random};
 use crate::nn::Lora;

@@ -8,7 +8,6 @@ mod model;
 mod qwen2;
 mod qwen3;
 mod rope_config;
-mod safetensors;
 mod weights;
 
 pub use base::{CausalLm, Forward};
@@ -16,7 +15,6 @@ pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, init, load};
-pub use safetensors::{load_arrays, save_arrays};
 
 use crate::mlx::{Dtype, Result};
 

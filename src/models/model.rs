@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::lora::Adapter;
-use super::safetensors::Source;
+use crate::mlx::io::safetensors::Source;
 use super::weights::{self, read_json, write_json};
 use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig};
 use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::safetensors::{SafetensorsFile, Source, write, write_atomically};
+use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
+use crate::mlx::io::write_atomically;
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::CausalLm;
 

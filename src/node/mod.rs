@@ -8,6 +8,7 @@ mod generation;
 mod handle;
 mod indexing;
 mod info;
+mod io;
 mod lifetime;
 mod model;
 mod ops;

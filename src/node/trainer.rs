@@ -13,7 +13,7 @@ use super::error as js;
 use super::model::{NativeModel, SharedModel};
 use super::promise;
 use crate::mlx::{Error, Result};
-use crate::models::{load_arrays, save_arrays};
+use crate::mlx::io::safetensors::{load_arrays, save_arrays};
 use crate::optim::AdamWOptions;
 use crate::rl::LossOptions;
 use crate::rl::step::{self, GrpoBatch, StepOptions, TextRow, Trainer};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::models::safetensors::{SafetensorsFile, Source};
+use crate::mlx::io::safetensors::{SafetensorsFile, Source};
 use crate::testing::golden_path;
 
 fn refused(dir: &Path) -> crate::mlx::Error {
@@ -171,7 +171,7 @@ fn rewrite(dir: &Path, change: impl FnOnce(&mut Vec<(String, Array)>)) {
     tensors.sort_by(|left, right| left.0.cmp(&right.0));
     change(&mut tensors);
     let sources: Vec<Source> = tensors.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
-    crate::models::safetensors::write(&path, &sources.iter().collect::<Vec<_>>()).unwrap();
+    crate::mlx::io::safetensors::write(&path, &sources.iter().collect::<Vec<_>>()).unwrap();
 }
 
 #[test]

@@ -4,13 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use crate::mlx::{Array, Dtype, Error, Result, element_count};
+use super::atomic::cannot_write;
+use super::load::{ArrayFile, array_from, byte_count, open_file, read_bytes};
+use super::save::SaveOptions;
+use super::{Format, LoadOptions, Metadata, Progress, load, save, write_atomically};
+use crate::mlx::{Array, Dtype, Error, Result};
 
 /// Longer headers are refused, as the reference implementation does.
 const MAX_HEADER: u64 = 100_000_000;
@@ -32,6 +36,10 @@ pub struct SafetensorsFile {
     path: PathBuf,
     file: File,
     pub entries: Vec<Entry>,
+    /// The texts of `__metadata__`.
+    pub metadata: Vec<(String, String)>,
+    /// Entries that were read through `ArrayFile`.
+    next: usize,
 }
 
 /// A JSON object in file order. A repeated key is an error: the tensor it means would be anybody's guess.
@@ -66,11 +74,7 @@ impl SafetensorsFile {
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |message: String| Error::load(path, message);
         let broken = |error: std::io::Error| Error::load(path, format!("cannot read: {error}"));
-        let metadata = std::fs::metadata(path).map_err(broken)?;
-        if !metadata.is_file() {
-            return Err(bad("not a file".into()));
-        }
-        let (mut file, size) = (File::open(path).map_err(broken)?, metadata.len());
+        let (mut file, size) = open_file(path)?;
         if size < 8 {
             return Err(bad(format!("{size} bytes are too few for a safetensors file; it is truncated")));
         }
@@ -87,19 +91,17 @@ impl SafetensorsFile {
         file.read_exact(&mut text).map_err(broken)?;
         let header: Header = serde_json::from_slice(&text).map_err(|error| bad(format!("bad header: {error}")))?;
         let data = 8 + length;
-        let mut entries = Vec::with_capacity(header.0.len());
+        let (mut entries, mut metadata) = (Vec::with_capacity(header.0.len()), Vec::new());
         for (name, value) in header.0 {
             if name == "__metadata__" {
-                if !value.as_object().is_some_and(|pairs| pairs.values().all(Value::is_string)) {
-                    return Err(bad("bad header: __metadata__ must map names to strings".into()));
-                }
+                metadata = texts(value).ok_or_else(|| bad("bad header: __metadata__ must map names to strings".into()))?;
                 continue;
             }
             let entry = parse_entry(&name, &value, data, size).map_err(|reason| bad(format!("tensor '{name}': {reason}")))?;
             entries.push(entry);
         }
         check_layout(&entries, data, size).map_err(bad)?;
-        Ok(SafetensorsFile { path: path.to_path_buf(), file, entries })
+        Ok(SafetensorsFile { path: path.to_path_buf(), file, entries, metadata, next: 0 })
     }
 
     pub fn path(&self) -> &Path {
@@ -108,13 +110,45 @@ impl SafetensorsFile {
 
     /// Reads one tensor.
     pub fn read(&mut self, entry: &Entry) -> Result<Array> {
-        let broken = |error: std::io::Error| Error::load(&self.path, format!("cannot read tensor '{}': {error}", entry.name));
-        // The length was checked against the file, so it is not an allocation that a header can inflate.
-        let mut bytes = vec![0; entry.length as usize];
-        self.file.seek(SeekFrom::Start(entry.start)).map_err(broken)?;
-        self.file.read_exact(&mut bytes).map_err(broken)?;
-        Array::from_bytes(&bytes, &entry.shape, entry.dtype)
+        self.read_with(entry, &mut Progress::default())
     }
+
+    fn read_with(&mut self, entry: &Entry, progress: &mut Progress) -> Result<Array> {
+        let what = || format!("tensor '{}'", entry.name);
+        self.file
+            .seek(SeekFrom::Start(entry.start))
+            .map_err(|error| Error::load(&self.path, format!("cannot read {}: {error}", what())))?;
+        // The length was checked against the file, so it is not an allocation that a header can inflate.
+        let bytes = read_bytes(&mut self.file, entry.length, progress).map_err(|error| error.at(&self.path, &what()))?;
+        array_from(bytes, &entry.shape, entry.dtype)
+    }
+}
+
+impl ArrayFile for SafetensorsFile {
+    fn total(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.length).sum()
+    }
+
+    fn next(&mut self, progress: &mut Progress) -> Result<Option<Vec<(String, Array)>>> {
+        let Some(entry) = self.entries.get(self.next).cloned() else { return Ok(None) };
+        self.next += 1;
+        let array = self.read_with(&entry, progress)?;
+        Ok(Some(vec![(entry.name, array)]))
+    }
+
+    fn metadata(&mut self) -> Vec<(String, Metadata)> {
+        std::mem::take(&mut self.metadata).into_iter().map(|(key, text)| (key, Metadata::Text(text))).collect()
+    }
+}
+
+/// The pairs of `__metadata__`; Python's MLX writes null for none.
+fn texts(value: Value) -> Option<Vec<(String, String)>> {
+    let pairs = match value {
+        Value::Null => return Some(Vec::new()),
+        Value::Object(pairs) => pairs,
+        _ => return None,
+    };
+    pairs.into_iter().map(|(key, value)| value.as_str().map(|text| (key, text.to_string()))).collect()
 }
 
 fn parse_entry(name: &str, value: &Value, data: u64, size: u64) -> std::result::Result<Entry, String> {
@@ -132,8 +166,8 @@ fn parse_entry(name: &str, value: &Value, data: u64, size: u64) -> std::result::
     if start > end || end > size - data {
         return Err(format!("lies at bytes {start} to {end}, but the file has {}; it is truncated or damaged", size - data));
     }
-    let bytes = element_count(&shape).map_err(|error| error.to_string())?.checked_mul(dtype.size());
-    if bytes.map(|bytes| bytes as u64) != Some(end - start) {
+    let bytes = byte_count(&shape, dtype).ok_or_else(|| format!("has the shape {shape:?}, more than MLX can hold"))?;
+    if bytes != end - start {
         return Err(format!("has {} bytes, which is not what {shape:?} of {} takes", end - start, dtype.name()));
     }
     Ok(Entry { name: name.to_string(), dtype, shape, start: data + start, length: end - start })
@@ -180,29 +214,63 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Writes tensors in the given order, one in memory at a time.
-pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
+/// The bytes before the tensors: the length of the header, and the header padded to a multiple of 8.
+fn header_of<'a>(tensors: impl Iterator<Item = (&'a str, &'a [i32], Dtype)>, metadata: Option<Value>) -> Vec<u8> {
     let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    if let Some(metadata) = metadata {
+        header.insert("__metadata__".into(), metadata);
+    }
     let mut offset = 0;
-    for tensor in tensors {
-        let end = offset + tensor.nbytes();
-        let entry = json!({"dtype": tensor.dtype.safetensors_name(), "shape": tensor.shape, "data_offsets": [offset, end]});
-        header.insert(tensor.name.clone(), entry);
+    for (name, shape, dtype) in tensors {
+        let end = offset + shape.iter().map(|&size| size as u64).product::<u64>() * dtype.size() as u64;
+        let entry = json!({"dtype": dtype.safetensors_name(), "shape": shape, "data_offsets": [offset, end]});
+        header.insert(name.to_string(), entry);
         offset = end;
     }
     let mut text = Value::Object(header).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text);
+    bytes
+}
+
+/// Whether these arrays and metadata fit the format.
+pub(super) fn check(path: &Path, arrays: &[(String, Array)], metadata: &[(String, Metadata)]) -> Result<()> {
+    if arrays.iter().any(|(name, _)| name == "__metadata__") {
+        return Err(Error::Argument(format!("{}: '__metadata__' cannot be the name of an array in this format", path.display())));
+    }
+    match metadata.iter().find(|(_, value)| !matches!(value, Metadata::Text(_))) {
+        Some((key, _)) => {
+            Err(Error::Argument(format!("{}: the metadata of safetensors are texts; '{key}' is something else", path.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn header(arrays: &[(String, Array)], metadata: &[(String, Metadata)]) -> Vec<u8> {
+    let pairs: Map<String, Value> = metadata
+        .iter()
+        .filter_map(|(key, value)| match value {
+            Metadata::Text(text) => Some((key.clone(), Value::from(text.as_str()))),
+            _ => None,
+        })
+        .collect();
+    let tensors = arrays.iter().map(|(name, array)| (name.as_str(), array.shape(), array.dtype()));
+    header_of(tensors, (!pairs.is_empty()).then_some(Value::Object(pairs)))
+}
+
+/// Writes tensors in the given order, one in memory at a time.
+pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
+    let entries = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.dtype));
+    let header = header_of(entries, Some(json!({"format": "pt"})));
     write_atomically(path, |file| {
-        let broken = |error: std::io::Error| Error::save(path, format!("cannot write: {error}"));
-        file.write_all(&(text.len() as u64).to_le_bytes()).map_err(broken)?;
-        file.write_all(&text).map_err(broken)?;
+        file.write_all(&header).map_err(|error| cannot_write(path, error))?;
         for tensor in tensors {
             let array = (tensor.make)()?;
             if array.shape() != tensor.shape || array.dtype() != tensor.dtype {
                 return Err(Error::Internal(format!("tensor '{}' changed while it was saved", tensor.name)));
             }
-            file.write_all(&array.to_bytes()?).map_err(broken)?;
+            file.write_all(&array.to_bytes()?).map_err(|error| cannot_write(path, error))?;
         }
         Ok(())
     })
@@ -210,31 +278,12 @@ pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
 
 /// Writes arrays by name into one file, which is complete or as it was.
 pub fn save_arrays(path: &Path, arrays: &[(String, Array)]) -> Result<()> {
-    let sources: Vec<Source> = arrays.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
-    write(path, &sources.iter().collect::<Vec<_>>())
+    let options = SaveOptions { format: Some(Format::Safetensors), ..SaveOptions::default() };
+    save(path, arrays.to_vec(), vec![("format".into(), Metadata::Text("pt".into()))], options, Progress::default())
 }
 
 /// Every array of a safetensors file by name.
 pub fn load_arrays(path: &Path) -> Result<HashMap<String, Array>> {
-    let mut file = SafetensorsFile::open(path)?;
-    let entries = std::mem::take(&mut file.entries);
-    entries.into_iter().map(|entry| Ok((entry.name.clone(), file.read(&entry)?))).collect()
-}
-
-/// Writes a temporary file beside `path`, brings it to the disk and renames it: `path` is never half written.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let broken = |error: std::io::Error| Error::save(path, format!("cannot write: {error}"));
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&temporary).map_err(broken).and_then(|file| {
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        fill(&mut file)?;
-        let file = file.into_inner().map_err(|error| broken(error.into_error()))?;
-        file.sync_all().map_err(broken)?;
-        std::fs::rename(&temporary, path).map_err(broken)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    let options = LoadOptions { format: Some(Format::Safetensors), ..LoadOptions::default() };
+    Ok(load(path, options, Progress::default())?.arrays.into_iter().collect())
 }

@@ -1,0 +1,204 @@
+//! The block formats of ggml: integers of few bits with a scale, and often an offset, for each block.
+
+use half::f16;
+
+/// Elements of the simple blocks.
+pub(super) const BLOCK: usize = 32;
+
+/// Blocks that MLX's quantized products take as they are, in groups of 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mlx::io) enum Packed {
+    Q4_0,
+    Q4_1,
+    Q8_0,
+}
+
+fn half_at(block: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([block[at], block[at + 1]])
+}
+
+impl Packed {
+    pub fn parse(number: u32) -> Option<Self> {
+        match number {
+            2 => Some(Packed::Q4_0),
+            3 => Some(Packed::Q4_1),
+            8 => Some(Packed::Q8_0),
+            _ => None,
+        }
+    }
+
+    pub fn bits(self) -> i32 {
+        if self == Packed::Q8_0 { 8 } else { 4 }
+    }
+
+    /// Of a block.
+    pub fn bytes(self) -> usize {
+        match self {
+            Packed::Q4_0 => 2 + 16,
+            Packed::Q4_1 => 4 + 16,
+            Packed::Q8_0 => 2 + 32,
+        }
+    }
+
+    /// The integers as MLX packs them (little-endian words, first element lowest), scales and biases: `scale * q + bias`.
+    pub fn unpack(self, bytes: &[u8]) -> (Vec<u8>, Vec<f16>, Vec<f16>) {
+        let blocks = bytes.len() / self.bytes();
+        let mut words = Vec::with_capacity(blocks * BLOCK * self.bits() as usize / 8);
+        let (mut scales, mut biases) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
+        for block in bytes.chunks_exact(self.bytes()) {
+            let scale = half_at(block, 0);
+            scales.push(scale);
+            // A power of two times a half is exact.
+            let offset = |zero: f32| f16::from_f32(zero * scale.to_f32());
+            match self {
+                Packed::Q4_0 => {
+                    biases.push(offset(-8.));
+                    pack_nibbles(&block[2..], &mut words);
+                }
+                Packed::Q4_1 => {
+                    biases.push(half_at(block, 2));
+                    pack_nibbles(&block[4..], &mut words);
+                }
+                // Signed integers become unsigned ones, 128 higher.
+                Packed::Q8_0 => {
+                    biases.push(offset(-128.));
+                    words.extend(block[2..].iter().map(|byte| byte ^ 0x80));
+                }
+            }
+        }
+        (words, scales, biases)
+    }
+}
+
+/// The low halves of a block's 16 bytes are its first 16 elements; MLX wants neighbours in one byte.
+fn pack_nibbles(bytes: &[u8], words: &mut Vec<u8>) {
+    words.extend(bytes.chunks_exact(2).map(|pair| (pair[0] & 15) | (pair[1] << 4)));
+    words.extend(bytes.chunks_exact(2).map(|pair| (pair[0] >> 4) | (pair[1] & 0xf0)));
+}
+
+/// Blocks that are computed out, as Python's MLX does with those it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mlx::io) enum Expanded {
+    Q5_0,
+    Q5_1,
+    Q2K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl Expanded {
+    pub fn parse(number: u32) -> Option<Self> {
+        match number {
+            6 => Some(Expanded::Q5_0),
+            7 => Some(Expanded::Q5_1),
+            10 => Some(Expanded::Q2K),
+            12 => Some(Expanded::Q4K),
+            13 => Some(Expanded::Q5K),
+            14 => Some(Expanded::Q6K),
+            _ => None,
+        }
+    }
+
+    /// Of a block.
+    pub fn elements(self) -> usize {
+        match self {
+            Expanded::Q5_0 | Expanded::Q5_1 => BLOCK,
+            _ => 256,
+        }
+    }
+
+    /// Of a block.
+    pub fn bytes(self) -> usize {
+        match self {
+            Expanded::Q5_0 => 2 + 4 + 16,
+            Expanded::Q5_1 => 4 + 4 + 16,
+            Expanded::Q2K => 16 + 64 + 4,
+            Expanded::Q4K => 4 + 12 + 128,
+            Expanded::Q5K => 4 + 12 + 32 + 128,
+            Expanded::Q6K => 128 + 64 + 16 + 2,
+        }
+    }
+
+    /// Computed in float32, rounded once.
+    pub fn values(self, bytes: &[u8]) -> Vec<f16> {
+        let mut values = Vec::with_capacity(bytes.len() / self.bytes() * self.elements());
+        let mut put = |value: f32| values.push(f16::from_f32(value));
+        for block in bytes.chunks_exact(self.bytes()) {
+            match self {
+                Expanded::Q5_0 => simple_5(block, 2, half_at(block, 0).to_f32(), None, &mut put),
+                Expanded::Q5_1 => simple_5(block, 4, half_at(block, 0).to_f32(), Some(half_at(block, 2).to_f32()), &mut put),
+                Expanded::Q2K => q2_k(block, &mut put),
+                Expanded::Q4K => q45_k(block, None, &block[16..], &mut put),
+                Expanded::Q5K => q45_k(block, Some(&block[16..48]), &block[48..], &mut put),
+                Expanded::Q6K => q6_k(block, &mut put),
+            }
+        }
+        values
+    }
+}
+
+/// 32 elements: four bits in halves of bytes as in Q4_0, the fifth ones in a word of their own.
+fn simple_5(block: &[u8], at: usize, scale: f32, offset: Option<f32>, put: &mut impl FnMut(f32)) {
+    let fifth = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    for index in 0..BLOCK {
+        let byte = block[at + 4 + index % 16];
+        let low = if index < 16 { byte & 15 } else { byte >> 4 };
+        let q = (low as u32 | (fifth >> index & 1) << 4) as f32;
+        put(match offset {
+            Some(offset) => scale * q + offset,
+            None => scale * (q - 16.),
+        });
+    }
+}
+
+/// 16 parts of 16 elements of two bits; the bytes of `scales` hold a scale and an offset of four bits each.
+fn q2_k(block: &[u8], put: &mut impl FnMut(f32)) {
+    let (scales, qs) = (&block[..16], &block[16..80]);
+    let (scale, offset) = (half_at(block, 80).to_f32(), half_at(block, 82).to_f32());
+    for part in 0..16 {
+        // Two halves of the block; in each, four pairs of parts share 32 bytes.
+        let (half, pair, which) = (part / 8, part % 8 / 2, part % 2);
+        let (d, m) = (scale * (scales[part] & 15) as f32, offset * (scales[part] >> 4) as f32);
+        for index in 0..16 {
+            let q = qs[32 * half + 16 * which + index] >> (2 * pair) & 3;
+            put(d * q as f32 - m);
+        }
+    }
+}
+
+/// Eight parts of 32 elements of four bits (and a fifth in `high`); scales and offsets of six bits are packed in 12 bytes.
+fn q45_k(block: &[u8], high: Option<&[u8]>, qs: &[u8], put: &mut impl FnMut(f32)) {
+    let (scale, offset, packed) = (half_at(block, 0).to_f32(), half_at(block, 2).to_f32(), &block[4..16]);
+    for part in 0..8 {
+        let (s, m) = if part < 4 {
+            (packed[part] & 63, packed[part + 4] & 63)
+        } else {
+            (packed[part + 4] & 15 | packed[part - 4] >> 6 << 4, packed[part + 4] >> 4 | packed[part] >> 6 << 4)
+        };
+        let (d, m) = (scale * s as f32, offset * m as f32);
+        for index in 0..32 {
+            let byte = qs[32 * (part / 2) + index];
+            let low = if part % 2 == 0 { byte & 15 } else { byte >> 4 };
+            let fifth = high.map_or(0, |high| (high[index] >> part & 1) << 4);
+            put(d * (low | fifth) as f32 - m);
+        }
+    }
+}
+
+/// 16 parts of 16 elements of six bits, four below and two above, with signed scales.
+fn q6_k(block: &[u8], put: &mut impl FnMut(f32)) {
+    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
+    let scale = half_at(block, 208).to_f32();
+    for half in 0..2 {
+        for quarter in 0..4 {
+            for index in 0..32 {
+                let byte = low[64 * half + 32 * (quarter % 2) + index];
+                let four = if quarter < 2 { byte & 15 } else { byte >> 4 };
+                let two = high[32 * half + index] >> (2 * quarter) & 3;
+                let s = scales[8 * half + 2 * quarter + index / 16] as i8;
+                put(scale * s as f32 * ((four | two << 4) as f32 - 32.));
+            }
+        }
+    }
+}
