@@ -84,7 +84,7 @@ kernels! {
         first: mlx_array,
         second: mlx_array,
         scale: mlx_array,
-        constants: *const c_float,
+        constants: mlx_array,
         s: mlx_stream,
     );
 }

@@ -99,30 +99,13 @@ pub fn linear(x: &Array, weight: &Array) -> Result<Array> {
     output(|result| unsafe { sys::mlxn_linear(result, x.0, weight.0, stream::current()) })
 }
 
-/// The constants of an AdamW step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct AdamWStep {
-    pub step_size: f32,
-    /// 1 / √ of the second bias correction.
-    pub root: f32,
-    /// Factor of the weight.
-    pub kept: f32,
-    pub beta1: f32,
-    /// 1 - beta1
-    pub rest1: f32,
-    pub beta2: f32,
-    /// 1 - beta2
-    pub rest2: f32,
-    pub eps: f32,
-}
-
-/// New weight, first and second moment, in place where nobody else holds the old ones; the gradient is multiplied by `scale`, a
-/// scalar array. Only where the kernels are available: there is nothing to fall back to.
-pub fn adamw(inputs: [&Array; 4], scale: &Array, step: &AdamWStep) -> Result<[Array; 3]> {
+/// New weight, first and second moment of an Adam step, in place where nobody else holds the old ones; the gradient is multiplied by
+/// `scale`, a scalar array. `constants`, float32 `[8]`: step size, 1 / √ of the second bias correction, factor of the weight, beta1,
+/// 1 - beta1, beta2, 1 - beta2, epsilon. Only where the kernels are available: there is nothing to fall back to.
+pub fn adamw(inputs: [&Array; 4], scale: &Array, constants: &Array) -> Result<[Array; 3]> {
     let [weight, gradient, first, second] = inputs;
     let [mut first_out, mut second_out] = [Array::empty(), Array::empty()];
-    // SAFETY: valid handles, empty ones to be filled; AdamWStep holds the eight floats in the order that the kernel reads.
+    // SAFETY: valid handles, empty ones to be filled.
     let weight_out = output(|result| unsafe {
         sys::mlxn_adamw(
             result,
@@ -133,7 +116,7 @@ pub fn adamw(inputs: [&Array; 4], scale: &Array, step: &AdamWStep) -> Result<[Ar
             first.0,
             second.0,
             scale.0,
-            (&raw const *step).cast(),
+            constants.0,
             stream::current(),
         )
     })?;

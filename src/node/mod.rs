@@ -12,6 +12,7 @@ mod io;
 mod lifetime;
 mod model;
 mod ops;
+mod optim;
 mod promise;
 mod rl;
 mod tokenizer;

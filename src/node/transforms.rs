@@ -16,7 +16,8 @@ use crate::mlx::{self, Array, Error, Result};
 
 type Handles = Option<Vec<TakenHandle>>;
 type ArrayFunction<'env> = Function<'env, FnArgs<(Vec<ArrayHandle>,)>, Handles>;
-type GradientFunction<'env> = Function<'env, FnArgs<(Vec<ArrayHandle>, Vec<ArrayHandle>, Vec<ArrayHandle>)>, Handles>;
+type GradientArguments = FnArgs<(Vec<ArrayHandle>, Vec<ArrayHandle>, Vec<ArrayHandle>)>;
+type GradientFunction<'env> = Function<'env, GradientArguments, Handles>;
 
 fn handles(arrays: &[Array]) -> Vec<ArrayHandle> {
     arrays.iter().cloned().map(Into::into).collect()
@@ -111,7 +112,7 @@ thread_local! {
 
 enum Kept {
     Plain(FunctionRef<FnArgs<(Vec<ArrayHandle>,)>, Handles>),
-    Gradient(FunctionRef<FnArgs<(Vec<ArrayHandle>, Vec<ArrayHandle>, Vec<ArrayHandle>)>, Handles>),
+    Gradient(FunctionRef<GradientArguments, Handles>),
 }
 
 /// A JavaScript function kept beyond the call that brought it.

@@ -47,6 +47,6 @@ impl Rule for AdaDelta {
         let root = |squares: &Array| squares.plus(self.eps)?.sqrt();
         let update = root(&state[1])?.divide(&root(&gradients)?)?.multiply(gradient)?;
         let updates = average(&state[1], &update.square()?, self.rho)?;
-        Ok(vec![weight.subtract(&update.times(step.rate)?)?, gradients, updates])
+        Ok(vec![weight.subtract(&update.times(&step.rate)?)?, gradients, updates])
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::rule::{Constants, Options, average};
-use super::{Rule, Schedule, Slot, Step};
+use super::{Rule, Scalar, Schedule, Slot, Step};
 use crate::mlx::{Array, Error, Result};
 
 /// MLX's options and defaults.
@@ -88,17 +88,20 @@ impl Rule for Adafactor {
     }
 
     fn update(&self, weight: &Array, gradient: &Array, state: &[Array], step: &Step) -> Result<Vec<Array>> {
-        let time = step.number as f64;
+        let time = &step.number;
         let rate = match (self.relative_step, self.warmup_init) {
-            (true, warmup) => (if warmup { 1e-6 * time } else { 1e-2 }).min(time.sqrt().recip()) * step.rate_scale,
-            (false, _) => step.rate,
+            (true, warmup) => {
+                let highest = if warmup { 1e-6 * time } else { Scalar::Known(1e-2) };
+                highest.min(1.0 / time.sqrt()) * step.rate_scale
+            }
+            (false, _) => step.rate.clone(),
         };
         let rate = if self.scale_parameter {
             root_mean_square(weight)?.maximum(&Array::scalar_of(self.eps[1], weight.dtype())?)?.times(rate)?
         } else {
-            Array::scalar_of(rate, weight.dtype())?
+            rate.array(weight.dtype())?
         };
-        let beta = 1.0 - time.powf(self.decay_rate);
+        let beta = &(1.0 - time.powf(self.decay_rate));
         let square = gradient.square()?.plus(self.eps[0])?;
         let (mut moments, factor) = if weight.ndim() >= 2 {
             let rows = average(&state[0], &square.mean(&[-1], false)?, beta)?;

@@ -40,7 +40,7 @@ impl Rule for Adagrad {
 
     fn update(&self, weight: &Array, gradient: &Array, state: &[Array], step: &Step) -> Result<Vec<Array>> {
         let squares = state[0].add(&gradient.square()?)?;
-        let update = gradient.times(step.rate)?.divide(&squares.sqrt()?.plus(self.eps)?)?;
+        let update = gradient.times(&step.rate)?.divide(&squares.sqrt()?.plus(self.eps)?)?;
         Ok(vec![weight.subtract(&update)?, squares])
     }
 }

@@ -7,9 +7,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::rule::{Constants, Options, average, with_l2};
-use super::{Rule, Schedule, Slot, Step};
-use crate::mlx::kernels::{self, AdamWStep};
-use crate::mlx::{Array, Compiled, Dtype, Error, Result, compile_available, compiled};
+use super::{Rule, Scalar, Schedule, Slot, Step};
+use crate::mlx::{Array, Compiled, Dtype, Error, Result, compile_available, compiled, kernels, ops};
 
 /// `m = b1 * m + (1 - b1) * g`, `v = b2 * v + (1 - b2) * g²`, `w = w - rate * m / (√v + eps)`, with MLX's defaults: no bias
 /// correction. Weight decay and `amsgrad` are torch's.
@@ -58,11 +57,11 @@ impl Adam {
         let gradient = with_l2(&scaled, weight, l2)?;
 
         let [beta1, beta2] = self.betas;
-        let correction = |beta: f64| if self.bias_correction { 1.0 - beta.powf(step.number as f64) } else { 1.0 };
+        let correction = |beta: f64| if self.bias_correction { step.number.correction_of(beta) } else { Scalar::Known(1.0) };
         let constants = Constant {
-            step_size: step.rate / correction(beta1),
+            step_size: &step.rate / &correction(beta1),
             root: 1.0 / correction(beta2).sqrt(),
-            kept: 1.0 - step.rate * decay,
+            kept: 1.0 - &step.rate * decay,
             beta1,
             beta2,
             eps: self.eps,
@@ -109,35 +108,44 @@ impl Rule for Adam {
 }
 
 /// The constants of a step.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 pub(super) struct Constant {
     /// Learning rate over the first bias correction.
-    pub step_size: f64,
+    pub step_size: Scalar,
     /// 1 / √ of the second bias correction.
-    pub root: f64,
+    pub root: Scalar,
     /// Factor of the weight.
-    pub kept: f64,
+    pub kept: Scalar,
     pub beta1: f64,
     pub beta2: f64,
     pub eps: f64,
 }
 
 impl Constant {
+    /// In the order that `composed` and the kernel take them.
+    fn list(&self) -> [Scalar; 8] {
+        let Constant { step_size, root, kept, beta1, beta2, eps } = self;
+        let known = [*beta1, 1.0 - beta1, *beta2, 1.0 - beta2, *eps].map(Scalar::Known);
+        let [beta1, rest1, beta2, rest2, eps] = known;
+        [step_size.clone(), root.clone(), kept.clone(), beta1, rest1, beta2, rest2, eps]
+    }
+
+    /// For the kernel, float32 `[8]`.
+    fn array(&self) -> Result<Array> {
+        let list = self.list();
+        let known: Vec<f32> =
+            list.iter().filter_map(|number| if let Scalar::Known(number) = number { Some(*number as f32) } else { None }).collect();
+        if known.len() == list.len() {
+            return Array::from_slice(&known, &[8]);
+        }
+        let numbers = list.iter().map(|number| number.array(Dtype::Float32)).collect::<Result<Vec<_>>>()?;
+        ops::stack(&numbers, 0)
+    }
+
     /// Weight and moments after the step by the fastest way: our kernel, a compiled function, or one operation at a time.
     fn update(&self, arrays: [&Array; 4], scale: Option<&Array>) -> Result<Vec<Array>> {
         let dtype = arrays[0].dtype();
         if dtype == Dtype::Float32 && kernels::available() {
-            let Constant { step_size, root, kept, beta1, beta2, eps } = *self;
-            let step = AdamWStep {
-                step_size: step_size as f32,
-                root: root as f32,
-                kept: kept as f32,
-                beta1: beta1 as f32,
-                rest1: (1.0 - beta1) as f32,
-                beta2: beta2 as f32,
-                rest2: (1.0 - beta2) as f32,
-                eps: eps as f32,
-            };
             let one;
             let scale = match scale {
                 Some(scale) => scale,
@@ -146,23 +154,24 @@ impl Constant {
                     &one
                 }
             };
-            return Ok(kernels::adamw(arrays, scale, &step)?.to_vec());
+            return Ok(kernels::adamw(arrays, scale, &self.array()?)?.to_vec());
         }
+        // What is not known is part of a graph that is being compiled already.
+        let lazy = [&self.step_size, &self.root, &self.kept].iter().any(|number| matches!(number, Scalar::Lazy(_)));
         let inputs = self.inputs(arrays, scale)?;
-        if compiles() { fused(&inputs) } else { composed(&inputs) }
+        if compiles() && !lazy { fused(&inputs) } else { composed(&inputs) }
     }
 
     /// What `composed` takes.
     pub fn inputs(&self, arrays: [&Array; 4], scale: Option<&Array>) -> Result<Vec<Array>> {
         let dtype = arrays[0].dtype();
-        let Constant { step_size, root, kept, beta1, beta2, eps } = *self;
         let scale = match scale {
             Some(scale) => scale.astype(dtype)?,
             None => Array::scalar_of(1.0, dtype)?,
         };
         let mut inputs: Vec<Array> = arrays.into_iter().cloned().chain([scale]).collect();
-        for constant in [step_size, root, kept, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps] {
-            inputs.push(Array::scalar_of(constant, dtype)?);
+        for constant in self.list() {
+            inputs.push(constant.array(dtype)?);
         }
         Ok(inputs)
     }
@@ -172,8 +181,8 @@ impl Constant {
         let first = average(first, gradient, self.beta1)?;
         let second = average(second, &gradient.square()?, self.beta2)?;
         let largest = largest.maximum(&second)?;
-        let update = first.times(self.step_size)?.divide(&largest.sqrt()?.times(self.root)?.plus(self.eps)?)?;
-        Ok(vec![weight.times(self.kept)?.subtract(&update)?, first, second, largest])
+        let update = first.times(&self.step_size)?.divide(&largest.sqrt()?.times(&self.root)?.plus(self.eps)?)?;
+        Ok(vec![weight.times(&self.kept)?.subtract(&update)?, first, second, largest])
     }
 }
 

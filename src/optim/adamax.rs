@@ -44,7 +44,7 @@ impl Rule for Adamax {
     fn update(&self, weight: &Array, gradient: &Array, state: &[Array], step: &Step) -> Result<Vec<Array>> {
         let mean = average(&state[0], gradient, self.betas[0])?;
         let largest = state[1].times(self.betas[1])?.maximum(&gradient.abs()?)?;
-        let update = mean.times(step.rate)?.divide(&largest.plus(self.eps)?)?;
+        let update = mean.times(&step.rate)?.divide(&largest.plus(self.eps)?)?;
         Ok(vec![weight.subtract(&update)?, mean, largest])
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Rule, Schedule, rule_from_json};
+use super::{Rule, Scalar, Schedule, rule_from_json};
 use crate::mlx::{Error, Result};
 use crate::options::from_json;
 
@@ -77,10 +77,23 @@ impl Group {
         Ok(Group { learning_rate_scale, decayed: decayed_parameters, ..group })
     }
 
-    /// The learning rate of the step after `taken` ones.
-    pub(super) fn rate(&self, taken: u64) -> Result<f64> {
-        let Some(schedule) = &self.learning_rate else { return Ok(0.0) };
-        let rate = schedule.lr(taken) * self.learning_rate_scale;
-        if rate.is_finite() { Ok(rate) } else { Err(Error::Argument(format!("the learning rate of step {taken} is {rate}"))) }
+    /// From one group or an array of groups in JSON.
+    pub fn list_from_json(value: Value) -> Result<Vec<Self>> {
+        let groups = match value {
+            Value::Array(groups) => groups,
+            group => vec![group],
+        };
+        groups.into_iter().map(Group::from_json).collect()
+    }
+
+    /// The learning rate of the step after `taken` ones, without the group's factor; 0 where the rule makes its own.
+    pub fn rate(&self, taken: &Scalar) -> Result<Scalar> {
+        let Some(schedule) = &self.learning_rate else { return Ok(Scalar::Known(0.0)) };
+        match (schedule.at(taken), taken) {
+            (Scalar::Known(rate), Scalar::Known(step)) if !rate.is_finite() => {
+                Err(Error::Argument(format!("the learning rate of step {step} is {rate}")))
+            }
+            (rate, _) => Ok(rate),
+        }
     }
 }

@@ -46,7 +46,7 @@ impl Rule for Lion {
         let direction = average(&state[0], gradient, self.betas[0])?.sign()?;
         let mean = average(&state[0], gradient, self.betas[1])?;
         let decay = step.decay(self.weight_decay);
-        let kept = if decay == 0.0 { weight.clone() } else { weight.times(1.0 - step.rate * decay)? };
-        Ok(vec![kept.subtract(&direction.times(step.rate)?)?, mean])
+        let kept = if decay == 0.0 { weight.clone() } else { weight.times(1.0 - &step.rate * decay)? };
+        Ok(vec![kept.subtract(&direction.times(&step.rate)?)?, mean])
     }
 }

@@ -58,14 +58,14 @@ impl Rule for Muon {
         let gradient = with_l2(gradient, weight, step.decay(self.weight_decay))?;
         let momentum = average(&state[0], &gradient, self.momentum)?;
         let mut update = if self.nesterov { average(&momentum, &gradient, self.momentum)? } else { momentum.clone() };
-        let mut rate = step.rate;
+        let mut rate = step.rate.clone();
         if let shape @ [rows, .., _] = weight.shape()
             && weight.size() > 0
         {
             let matrix = update.reshape(&[*rows, -1])?;
             update = orthogonal(&matrix, self.ns_steps)?.reshape(shape)?;
             // A tall matrix has smaller entries than a wide one of the same singular values.
-            rate *= (f64::from(weight.dim(-2)) / f64::from(weight.dim(-1))).max(1.0).sqrt();
+            rate = rate * (f64::from(weight.dim(-2)) / f64::from(weight.dim(-1))).max(1.0).sqrt();
         }
         Ok(vec![weight.subtract(&update.times(rate)?)?, momentum])
     }

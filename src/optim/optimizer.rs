@@ -4,20 +4,15 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{DecayedParameters, Group, Rule, Schedule, Step, decays};
-use crate::mlx::{Array, Dtype, Error, Result, ops};
-use crate::runtime::block_on_owner;
+use super::plan::{Member, Plan};
+use super::{Group, Rule, Scalar, Schedule};
+use crate::mlx::{Array, Dtype, Error, Result};
 
-/// One parameter's part of the optimizer.
+/// One parameter's state.
 #[derive(Debug)]
-struct Parameter {
-    name: String,
-    shape: Vec<i32>,
-    dtype: Dtype,
-    group: usize,
-    decays: bool,
+struct State {
     /// In the order of the rule's slots.
-    state: Vec<Array>,
+    arrays: Vec<Array>,
     /// The float32 weight behind a half-precision one.
     master: Option<Array>,
 }
@@ -29,11 +24,10 @@ const MASTER: &str = "master";
 /// checked before anything changes, and nothing changes on an error. Updates are lazy and may be built on any thread.
 #[derive(Debug)]
 pub struct Optimizer {
-    groups: Vec<Group>,
-    parameters: Vec<Parameter>,
-    index: HashMap<String, usize>,
+    plan: Plan,
+    /// In the order of the plan's parameters.
+    states: Vec<State>,
     step: u64,
-    master_weights: bool,
 }
 
 impl Optimizer {
@@ -45,30 +39,24 @@ impl Optimizer {
     /// Several rules, as MLX's MultiOptimizer, or one rule with different settings. `init` says which parameter belongs to which
     /// group; one that was not named there belongs to the last.
     pub fn with_groups(groups: Vec<Group>) -> Result<Self> {
-        if groups.is_empty() {
-            return Err(Error::Argument("an optimizer needs at least one group".into()));
-        }
-        Ok(Optimizer { groups, parameters: Vec::new(), index: HashMap::new(), step: 0, master_weights: false })
+        Ok(Optimizer { plan: Plan::new(groups)?, states: Vec::new(), step: 0 })
     }
 
     /// From one group or an array of groups in JSON: see [`Group::from_json`].
     pub fn from_json(value: Value) -> Result<Self> {
-        let groups = match value {
-            Value::Array(groups) => groups,
-            group => vec![group],
-        };
-        Self::with_groups(groups.into_iter().map(Group::from_json).collect::<Result<_>>()?)
+        Self::with_groups(Group::list_from_json(value)?)
     }
 
     /// State and arithmetic in float32, and float32 weights behind half-precision ones, so that steps smaller than their rounding
     /// add up. Without it both are in the parameter's dtype, as in MLX. To be chosen before the first parameter comes.
-    pub fn with_master_weights(self) -> Self {
-        debug_assert!(self.parameters.is_empty());
-        Optimizer { master_weights: true, ..self }
+    pub fn with_master_weights(mut self) -> Self {
+        debug_assert!(self.states.is_empty());
+        self.plan.wide = true;
+        self
     }
 
     pub fn groups(&self) -> &[Group] {
-        &self.groups
+        &self.plan.groups
     }
 
     /// Steps taken.
@@ -78,13 +66,13 @@ impl Optimizer {
 
     /// The first group's learning rate at the latest step, or at the first one before any; None where its rule makes its own.
     pub fn learning_rate(&self) -> Option<f64> {
-        self.groups[0].learning_rate.as_ref().map(|schedule| schedule.lr(self.step.saturating_sub(1)))
+        self.plan.groups[0].learning_rate.as_ref().map(|schedule| schedule.lr(self.step.saturating_sub(1)))
     }
 
     /// Sets the learning rate of all groups from the next step on; a schedule ends with it.
     pub fn set_learning_rate(&mut self, rate: f64) -> Result<()> {
         let schedule = Schedule::constant(rate)?;
-        for group in self.groups.iter_mut().filter(|group| group.learning_rate.is_some()) {
+        for group in self.plan.groups.iter_mut().filter(|group| group.learning_rate.is_some()) {
             group.learning_rate = Some(schedule.clone());
         }
         Ok(())
@@ -92,9 +80,9 @@ impl Optimizer {
 
     /// As `set_learning_rate`, of one group.
     pub fn set_group_learning_rate(&mut self, group: usize, rate: f64) -> Result<()> {
-        self.known_group(group)?;
+        self.plan.known_group(group)?;
         let schedule = Schedule::constant(rate)?;
-        let group = &mut self.groups[group];
+        let group = &mut self.plan.groups[group];
         if group.learning_rate.is_none() {
             return Err(Error::Argument(format!("{} makes its own learning rate here", group.rule.name())));
         }
@@ -102,21 +90,12 @@ impl Optimizer {
         Ok(())
     }
 
-    fn known_group(&self, group: usize) -> Result<()> {
-        let groups = self.groups.len();
-        if group < groups {
-            Ok(())
-        } else {
-            Err(Error::Argument(format!("there is no group {group}; the optimizer has {groups}")))
-        }
-    }
-
     /// Makes parameters known, with state of zeros, as members of `group`; a known one keeps its state and must fit.
     pub fn init(&mut self, group: usize, names: &[String], params: &[Array]) -> Result<()> {
-        self.known_group(group)?;
-        self.check(names, params, None)?;
+        self.plan.known_group(group)?;
+        self.plan.check(names, params, None)?;
         for name in names {
-            if let Some(known) = self.index.get(name).map(|&index| self.parameters[index].group)
+            if let Some(known) = self.plan.place(name).map(|index| self.plan.parameters[index].group)
                 && known != group
             {
                 return Err(Error::Argument(format!("parameter '{name}' is in group {known} already, not in group {group}")));
@@ -126,31 +105,17 @@ impl Optimizer {
     }
 
     fn add(&mut self, group: usize, names: &[String], params: &[Array]) -> Result<()> {
-        let mut new = Vec::new();
-        for (name, weight) in names.iter().zip(params).filter(|(name, _)| !self.index.contains_key(*name)) {
-            let Group { rule, decayed, .. } = &self.groups[group];
-            let shape = weight.shape().to_vec();
-            let dtype = weight.dtype();
-            let state = rule.slots(&shape).into_iter().map(|(_, shape)| ops::zeros(&shape, self.state_dtype(dtype)));
-            new.push(Parameter {
-                name: name.clone(),
-                dtype,
-                group,
-                decays: *decayed == DecayedParameters::All || decays(name, shape.len()),
-                state: state.collect::<Result<_>>()?,
-                master: None,
-                shape,
-            });
+        let known = self.plan.parameters.len();
+        let mut states = Vec::new();
+        for (name, weight) in names.iter().zip(params) {
+            if self.plan.place(name).is_none() {
+                let added = self.plan.add(group, name, weight).and_then(|index| self.plan.zeros(index));
+                let arrays = added.inspect_err(|_| self.plan.truncate(known))?;
+                states.push(State { arrays, master: None });
+            }
         }
-        for parameter in new {
-            self.index.insert(parameter.name.clone(), self.parameters.len());
-            self.parameters.push(parameter);
-        }
+        self.states.extend(states);
         Ok(())
-    }
-
-    fn state_dtype(&self, dtype: Dtype) -> Dtype {
-        if self.master_weights { Dtype::Float32 } else { dtype }
     }
 
     /// One step: new parameters, lazy, in the order and dtypes of the old. Evaluate them together with `state_arrays`, or the
@@ -168,126 +133,53 @@ impl Optimizer {
         grads: &[Array],
         scale: Option<&Array>,
     ) -> Result<Vec<Array>> {
-        self.check(names, params, Some(grads))?;
-        let known = self.parameters.len();
-        self.add(self.groups.len() - 1, names, params)?;
+        self.plan.check(names, params, Some(grads))?;
+        let known = self.states.len();
+        self.add(self.plan.groups.len() - 1, names, params)?;
         self.take_step(names, params, grads, scale).inspect_err(|_| {
-            for parameter in self.parameters.drain(known..) {
-                self.index.remove(&parameter.name);
-            }
+            self.plan.truncate(known);
+            self.states.truncate(known);
         })
     }
 
     fn take_step(&mut self, names: &[String], params: &[Array], grads: &[Array], scale: Option<&Array>) -> Result<Vec<Array>> {
-        let rates = self.groups.iter().map(|group| group.rate(self.step)).collect::<Result<Vec<_>>>()?;
-        let indices: Vec<usize> = names.iter().map(|name| self.index[name]).collect();
-        let this = &*self;
-        let build = || {
-            let steps = indices.iter().zip(params.iter().zip(grads));
-            steps
-                .map(|(&index, (weight, gradient))| {
-                    let parameter = &this.parameters[index];
-                    let Group { rule, learning_rate_scale, .. } = &this.groups[parameter.group];
-                    let dtype = this.state_dtype(parameter.dtype);
-                    let weight = match &parameter.master {
-                        Some(master) => master.clone(),
-                        None => weight.astype(dtype)?,
-                    };
-                    let gradient = gradient.astype(dtype)?;
-                    let (gradient, scale) = match scale {
-                        Some(scale) if !rule.takes_scale() => (gradient.multiply(&scale.astype(dtype)?)?, None),
-                        _ => (gradient, scale),
-                    };
-                    let step = Step {
-                        number: this.step + 1,
-                        rate: rates[parameter.group],
-                        rate_scale: *learning_rate_scale,
-                        decays: parameter.decays,
-                        scale,
-                    };
-                    let result = rule.update(&weight, &gradient, &parameter.state, &step)?;
-                    if result.len() != 1 + parameter.state.len() {
-                        return Err(Error::Internal(format!("{} gave {} arrays", rule.name(), result.len())));
-                    }
-                    Ok(result)
-                })
-                .collect::<Result<Vec<_>>>()
-        };
-        let results = if self.groups.iter().any(|group| group.rule.needs_owner()) { block_on_owner(build) } else { build() }?;
-        let mut updated = Vec::with_capacity(params.len());
-        let mut weights = Vec::with_capacity(params.len());
-        for (mut result, old) in results.into_iter().zip(params) {
-            let weight = result.remove(0);
-            updated.push(weight.astype(old.dtype())?);
-            weights.push((weight, result));
-        }
-        for (&index, (weight, state)) in indices.iter().zip(weights) {
-            let parameter = &mut self.parameters[index];
-            parameter.state = state;
-            if self.master_weights && parameter.dtype != Dtype::Float32 {
-                parameter.master = Some(weight);
-            }
+        let rates = self.plan.rates(&Scalar::Known(self.step as f64))?;
+        let indices: Vec<usize> = names.iter().filter_map(|name| self.plan.place(name)).collect();
+        let members: Vec<Member> = indices
+            .iter()
+            .zip(params.iter().zip(grads))
+            .map(|(&index, (weight, gradient))| {
+                let State { arrays, master } = &self.states[index];
+                Member { index, weight: master.as_ref().unwrap_or(weight), gradient, state: arrays }
+            })
+            .collect();
+        let results = self.plan.step(&members, &Scalar::Known((self.step + 1) as f64), &rates, scale)?;
+        let updated = results.iter().zip(params).map(|((weight, _), old)| weight.astype(old.dtype()));
+        let updated = updated.collect::<Result<Vec<_>>>()?;
+        for (&index, (weight, arrays)) in indices.iter().zip(results) {
+            let master = self.has_master(index).then_some(weight);
+            self.states[index] = State { arrays, master };
         }
         self.step += 1;
         Ok(updated)
     }
 
-    fn check(&self, names: &[String], params: &[Array], grads: Option<&[Array]>) -> Result<()> {
-        let gradients = grads.map_or(params.len(), <[Array]>::len);
-        if params.len() != names.len() || gradients != names.len() {
-            return Err(Error::Argument(format!(
-                "the optimizer got {} names, {} parameters and {gradients} gradients; there must be one of each",
-                names.len(),
-                params.len(),
-            )));
-        }
-        let mut seen = std::collections::HashSet::new();
-        for (place, (name, weight)) in names.iter().zip(params).enumerate() {
-            if !seen.insert(name) {
-                return Err(Error::Argument(format!("parameter '{name}' is there twice")));
-            }
-            if !weight.dtype().is_float() {
-                let dtype = weight.dtype().name();
-                return Err(Error::Dtype(format!("parameter '{name}' is {dtype}; only floats can be trained")));
-            }
-            if let Some(&index) = self.index.get(name) {
-                let Parameter { shape, dtype, .. } = &self.parameters[index];
-                if weight.shape() != shape {
-                    return Err(Error::Shape(format!("parameter '{name}' has shape {shape:?}; got {:?}", weight.shape())));
-                }
-                if weight.dtype() != *dtype {
-                    let (known, new) = (dtype.name(), weight.dtype().name());
-                    return Err(Error::Dtype(format!("parameter '{name}' is {known}; got {new}")));
-                }
-            }
-            let Some(gradient) = grads.map(|grads| &grads[place]) else { continue };
-            if gradient.shape() != weight.shape() {
-                return Err(Error::Shape(format!(
-                    "parameter '{name}' has shape {:?}; its gradient has {:?}",
-                    weight.shape(),
-                    gradient.shape()
-                )));
-            }
-            if !gradient.dtype().is_float() {
-                let dtype = gradient.dtype().name();
-                return Err(Error::Dtype(format!("the gradient of '{name}' is {dtype}; it must be a float")));
-            }
-        }
-        Ok(())
+    fn has_master(&self, index: usize) -> bool {
+        self.plan.wide && self.plan.parameters[index].dtype != Dtype::Float32
     }
 
     /// The arrays of the state, to be evaluated with the parameters.
     pub fn state_arrays(&self) -> Vec<Array> {
-        self.parameters.iter().flat_map(|parameter| parameter.state.iter().chain(&parameter.master)).cloned().collect()
+        self.states.iter().flat_map(|state| state.arrays.iter().chain(&state.master)).cloned().collect()
     }
 
     /// The state by name, for saving, in MLX's names: `<parameter>.<slot>` such as `layers.0.weight.m`, and `<parameter>.master`;
     /// `step()` is apart. Learning rates are options, not state.
     pub fn state(&self) -> Vec<(String, Array)> {
         let mut state = Vec::new();
-        for Parameter { name, shape, group, state: arrays, master, .. } in &self.parameters {
-            let slots = self.groups[*group].rule.slots(shape);
-            state.extend(slots.iter().zip(arrays).map(|((slot, _), array)| (format!("{name}.{slot}"), array.clone())));
+        for (index, State { arrays, master }) in self.states.iter().enumerate() {
+            state.extend(self.plan.state_names(index).into_iter().zip(arrays.iter().cloned()));
+            let name = &self.plan.parameters[index].name;
             state.extend(master.iter().map(|master| (format!("{name}.{MASTER}"), master.clone())));
         }
         state
@@ -297,33 +189,25 @@ impl Optimizer {
     /// must be there, and nothing else; nothing changes on an error.
     pub fn load_state(&mut self, step: u64, state: &HashMap<String, Array>) -> Result<()> {
         let find = |name: String, shape: &[i32], dtype: Dtype| match state.get(&name) {
-            Some(array) if array.shape() != shape => {
-                Err(Error::Shape(format!("the optimizer state's '{name}' has shape {:?}; it must be {shape:?}", array.shape())))
-            }
-            Some(array) if array.dtype() != dtype => {
-                let (found, wanted) = (array.dtype().name(), dtype.name());
-                Err(Error::Dtype(format!("the optimizer state's '{name}' is {found}; it must be {wanted}")))
-            }
-            Some(array) => Ok(array.clone()),
+            Some(array) => state_fits(&name, array, shape, dtype).map(|()| array.clone()),
             None => Err(Error::Argument(format!("the optimizer state has no '{name}'"))),
         };
-        let mut loaded = Vec::with_capacity(self.parameters.len());
+        let mut loaded = Vec::new();
         let mut used = 0;
-        for Parameter { name, shape, dtype, group, .. } in &self.parameters {
-            let slots = self.groups[*group].rule.slots(shape);
-            let slots = slots.into_iter().map(|(slot, shape)| find(format!("{name}.{slot}"), &shape, self.state_dtype(*dtype)));
+        for (index, parameter) in self.plan.parameters.iter().enumerate() {
+            let (slots, dtype) = (self.plan.slots(index), self.plan.state_dtype(index));
+            let slots = self.plan.state_names(index).into_iter().zip(&slots).map(|(name, (_, shape))| find(name, shape, dtype));
             let arrays = slots.collect::<Result<Vec<_>>>()?;
-            let has_master = self.master_weights && *dtype != Dtype::Float32 && step > 0;
-            let master = has_master.then(|| find(format!("{name}.{MASTER}"), shape, Dtype::Float32)).transpose()?;
+            let has_master = self.has_master(index) && step > 0;
+            let master = || find(format!("{}.{MASTER}", parameter.name), &parameter.shape, Dtype::Float32);
+            let master = has_master.then(master).transpose()?;
             used += arrays.len() + usize::from(has_master);
-            loaded.push((arrays, master));
+            loaded.push(State { arrays, master });
         }
         if used != state.len() {
             return Err(Error::Argument(self.foreign(state, used)));
         }
-        for (parameter, (arrays, master)) in self.parameters.iter_mut().zip(loaded) {
-            (parameter.state, parameter.master) = (arrays, master);
-        }
+        self.states = loaded;
         self.step = step;
         Ok(())
     }
@@ -335,4 +219,16 @@ impl Optimizer {
         let example = stray.map_or(String::new(), |name| format!("; '{name}' does not"));
         format!("the optimizer state has {} arrays, of which {used} belong to this optimizer's parameters{example}", state.len())
     }
+}
+
+/// Refuses an array of a saved state that is not of the shape and dtype of its place.
+pub fn state_fits(name: &str, array: &Array, shape: &[i32], dtype: Dtype) -> Result<()> {
+    if array.shape() != shape {
+        return Err(Error::Shape(format!("the optimizer state's '{name}' has shape {:?}; it must be {shape:?}", array.shape())));
+    }
+    if array.dtype() != dtype {
+        let (found, wanted) = (array.dtype().name(), dtype.name());
+        return Err(Error::Dtype(format!("the optimizer state's '{name}' is {found}; it must be {wanted}")));
+    }
+    Ok(())
 }

@@ -66,7 +66,7 @@ impl Rule for RmsProp {
             update = state[new.len()].times(self.momentum)?.add(&update)?;
             new.push(update.clone());
         }
-        new.insert(0, weight.subtract(&update.times(step.rate)?)?);
+        new.insert(0, weight.subtract(&update.times(&step.rate)?)?);
         Ok(new)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 
-use super::{AdaDelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Lion, Muon, RmsProp, Schedule, Sgd};
+use super::{AdaDelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Lion, Muon, RmsProp, Scalar, Schedule, Sgd};
 use crate::mlx::{Array, Error, Result};
 use crate::options::{from_json, nearest};
 
@@ -12,12 +12,12 @@ use crate::options::{from_json, nearest};
 pub type Slot = (&'static str, Vec<i32>);
 
 /// The step that a parameter takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Step<'a> {
     /// Counted from 1.
-    pub number: u64,
+    pub number: Scalar,
     /// The learning rate, with the group's factor.
-    pub rate: f64,
+    pub rate: Scalar,
     /// The group's factor alone, for a rule that makes its own learning rate.
     pub rate_scale: f64,
     /// Whether weight decay applies to this parameter.
@@ -124,15 +124,15 @@ impl Options<'_> {
     }
 }
 
-/// Arithmetic with a constant in the array's own dtype, so that neither a half-precision array is promoted nor a float64 one rounded.
+/// Arithmetic with a number in the array's own dtype, so that neither a half-precision array is promoted nor a float64 one rounded.
 pub(super) trait Constants {
-    fn times(&self, value: f64) -> Result<Array>;
+    fn times(&self, value: impl Into<Scalar>) -> Result<Array>;
     fn plus(&self, value: f64) -> Result<Array>;
 }
 
 impl Constants for Array {
-    fn times(&self, value: f64) -> Result<Array> {
-        self.multiply(&Array::scalar_of(value, self.dtype())?)
+    fn times(&self, value: impl Into<Scalar>) -> Result<Array> {
+        self.multiply(&value.into().array(self.dtype())?)
     }
 
     fn plus(&self, value: f64) -> Result<Array> {
@@ -141,8 +141,9 @@ impl Constants for Array {
 }
 
 /// The running average `beta * average + (1 - beta) * value`.
-pub(super) fn average(average: &Array, value: &Array, beta: f64) -> Result<Array> {
-    average.times(beta)?.add(&value.times(1.0 - beta)?)
+pub(super) fn average(average: &Array, value: &Array, beta: impl Into<Scalar>) -> Result<Array> {
+    let beta = beta.into();
+    average.times(&beta)?.add(&value.times(1.0 - beta)?)
 }
 
 /// The gradient of an L2 penalty on the weight added to the gradient.

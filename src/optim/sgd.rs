@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::rule::{Constants, Options, with_l2};
-use super::{Rule, Schedule, Slot, Step};
+use super::{Rule, Scalar, Schedule, Slot, Step};
 use crate::mlx::{Array, Error, Result};
 
 /// `v = momentum * v + (1 - dampening) * g`, `w = w - rate * v`, with MLX's defaults.
@@ -55,12 +55,13 @@ impl Rule for Sgd {
     fn update(&self, weight: &Array, gradient: &Array, state: &[Array], step: &Step) -> Result<Vec<Array>> {
         let gradient = with_l2(gradient, weight, step.decay(self.weight_decay))?;
         let [momentum] = state else {
-            return Ok(vec![weight.subtract(&gradient.times(step.rate)?)?]);
+            return Ok(vec![weight.subtract(&gradient.times(&step.rate)?)?]);
         };
-        let whole = self.dampening == 0.0 || (step.number == 1 && !self.dampen_first);
-        let new = if whole { gradient.clone() } else { gradient.times(1.0 - self.dampening)? };
+        let dampened = Scalar::Known(1.0 - self.dampening);
+        let share = if self.dampen_first { dampened } else { step.number.below(1.5, || Scalar::Known(1.0), || dampened) };
+        let new = if share.is_known(1.0) { gradient.clone() } else { gradient.times(share)? };
         let momentum = momentum.times(self.momentum)?.add(&new)?;
         let update = if self.nesterov { gradient.add(&momentum.times(self.momentum)?)? } else { momentum.clone() };
-        Ok(vec![weight.subtract(&update.times(step.rate)?)?, momentum])
+        Ok(vec![weight.subtract(&update.times(&step.rate)?)?, momentum])
     }
 }

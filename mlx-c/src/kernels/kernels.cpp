@@ -602,25 +602,22 @@ class Linear : public Kernel {
 
 class AdamW : public Kernel {
  public:
-  AdamW(const mx::Stream& s, const AdamwStep& step) : Kernel(s), step_(step) {}
+  using Kernel::Kernel;
   const char* name() const override { return "mlxn::AdamW"; }
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
     const float *w = inputs[0].data<float>(), *g = inputs[1].data<float>(), *m = inputs[2].data<float>(),
-                *v = inputs[3].data<float>(), *scale = inputs[4].data<float>();
+                *v = inputs[3].data<float>(), *scale = inputs[4].data<float>(), *c = inputs[5].data<float>();
     float* new_w = reuse(const_cast<array&>(inputs[0]), outputs[0]);
     float* new_m = reuse(const_cast<array&>(inputs[2]), outputs[1]);
     float* new_v = reuse(const_cast<array&>(inputs[3]), outputs[2]);
-    dispatch([=, n = inputs[0].size(), step = step_]() mutable {
-      step.scale = *scale;
+    dispatch([=, n = inputs[0].size()] {
+      const AdamwStep step{*scale, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]};
       split(n, BLOCK, [&](size_t i, size_t count) {
         loops().adamw(w + i, g + i, m + i, v + i, new_w + i, new_m + i, new_v + i, count, step);
       });
     });
   }
-
- private:
-  AdamwStep step_;
 };
 
 // ---- The C functions
@@ -744,7 +741,7 @@ int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_stream s) {
 
 int mlxn_adamw(
     mlx_array* res_weight, mlx_array* res_first, mlx_array* res_second, mlx_array weight, mlx_array gradient,
-    mlx_array first, mlx_array second, mlx_array scale, const float* constants, mlx_stream s) {
+    mlx_array first, mlx_array second, mlx_array scale, mlx_array constants, mlx_stream s) {
   return guarded([&] {
     const auto& stream = mlx_stream_get_(s);
     const mx::Shape shape = floats(weight).shape();
@@ -755,10 +752,10 @@ int mlxn_adamw(
     }
     require(floats(scale).size() == 1, "adamw: the gradient's scale must be one number");
     inputs.push_back(floats(scale));
-    const AdamwStep step{
-        1.0f, constants[0], constants[1], constants[2], constants[3], constants[4], constants[5], constants[6], constants[7]};
+    require(floats(constants).shape() == mx::Shape{8}, "adamw: there must be eight constants");
+    inputs.push_back(contiguous(floats(constants), stream));
     Arrays outputs = array::make_arrays(
-        {shape, shape, shape}, {mx::float32, mx::float32, mx::float32}, std::make_shared<AdamW>(stream, step), inputs);
+        {shape, shape, shape}, {mx::float32, mx::float32, mx::float32}, std::make_shared<AdamW>(stream), inputs);
     mlx_array_set_(*res_weight, outputs[0]);
     mlx_array_set_(*res_first, outputs[1]);
     mlx_array_set_(*res_second, outputs[2]);

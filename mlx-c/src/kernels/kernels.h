@@ -22,11 +22,11 @@ int mlxn_attention(
     mlx_array* res, mlx_array q, mlx_array k, mlx_array v, mlx_array mask, float scale, bool causal, mlx_stream s);
 // x [.., in] times weight [out, in] transposed.
 int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_stream s);
-// New weight, first and second moment; constants: step size, 1 / sqrt of the second bias correction, factor of the weight,
+// New weight, first and second moment; constants, float32 [8]: step size, 1 / sqrt of the second bias correction, factor of the weight,
 // beta1, 1 - beta1, beta2, 1 - beta2, epsilon. `scale` is a float32 scalar array by which the gradient is multiplied.
 int mlxn_adamw(
     mlx_array* res_weight, mlx_array* res_first, mlx_array* res_second, mlx_array weight, mlx_array gradient,
-    mlx_array first, mlx_array second, mlx_array scale, const float* constants, mlx_stream s);
+    mlx_array first, mlx_array second, mlx_array scale, mlx_array constants, mlx_stream s);
 // The sum of the squares of all elements, a scalar.
 int mlxn_sum_of_squares(mlx_array* res, mlx_array x, mlx_stream s);
 }

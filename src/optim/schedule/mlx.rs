@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use serde::Deserialize;
 
-use super::{Schedule, at_least_zero};
+use super::{Scalar, Schedule, at_least_zero};
 use crate::mlx::{Error, Result};
 
 /// In JSON an object whose `type` is the name of MLX's function, with its arguments.
@@ -65,19 +65,26 @@ impl MlxSchedule {
         }
     }
 
-    pub(super) fn lr(&self, step: u64) -> f64 {
+    pub(super) fn at(&self, step: &Scalar) -> Scalar {
         match self {
-            MlxSchedule::ExponentialDecay { init, decay_rate } => init * decay_rate.powf(step as f64),
-            MlxSchedule::StepDecay { init, decay_rate, step_size } => init * decay_rate.powf((step / step_size) as f64),
-            MlxSchedule::CosineDecay { init, decay_steps, end } => {
-                let progress = step.min(*decay_steps) as f64 / *decay_steps as f64;
-                end + 0.5 * (1.0 + (PI * progress).cos()) * (init - end)
+            MlxSchedule::ExponentialDecay { init, decay_rate } => *init * step.exponent_of(*decay_rate),
+            MlxSchedule::StepDecay { init, decay_rate, step_size } => {
+                *init * (step / *step_size as f64).floor().exponent_of(*decay_rate)
             }
-            MlxSchedule::LinearSchedule { init, end, steps } => init + step.min(*steps) as f64 * ((end - init) / *steps as f64),
+            MlxSchedule::CosineDecay { init, decay_steps, end } => {
+                let steps = *decay_steps as f64;
+                let progress = step.min(steps) / steps;
+                *end + 0.5 * (1.0 + (PI * progress).cos()) * (init - end)
+            }
+            MlxSchedule::LinearSchedule { init, end, steps } => {
+                *init + step.min(*steps as f64) * ((end - init) / *steps as f64)
+            }
             MlxSchedule::JoinSchedules { schedules, boundaries } => {
-                let begun = boundaries.iter().take_while(|&&boundary| step >= boundary).count();
-                let start = if begun == 0 { 0 } else { boundaries[begun - 1] };
-                schedules[begun].lr(step - start)
+                let later = boundaries.iter().zip(&schedules[1..]);
+                later.fold(schedules[0].at(step), |rate, (&boundary, schedule)| {
+                    let boundary = boundary as f64;
+                    step.below(boundary, || rate, || schedule.at(&(step - boundary)))
+                })
             }
         }
     }

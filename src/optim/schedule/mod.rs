@@ -6,6 +6,7 @@ mod transformers;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Scalar;
 use crate::mlx::{Error, Result};
 use crate::options::from_json;
 
@@ -55,10 +56,18 @@ impl Schedule {
 
     /// The learning rate of optimizer step `step`, counted from 0.
     pub fn lr(&self, step: u64) -> f64 {
+        match self.at(&Scalar::Known(step as f64)) {
+            Scalar::Known(rate) => rate,
+            Scalar::Lazy(_) => f64::NAN,
+        }
+    }
+
+    /// As `lr`, of a step that may be part of a graph.
+    pub fn at(&self, step: &Scalar) -> Scalar {
         match &self.0 {
-            Kind::Constant(rate) => *rate,
-            Kind::Mlx(schedule) => schedule.lr(step),
-            Kind::Transformers(schedule) => schedule.lr(step),
+            Kind::Constant(rate) => Scalar::Known(*rate),
+            Kind::Mlx(schedule) => schedule.at(step),
+            Kind::Transformers(schedule) => schedule.at(step),
         }
     }
 }

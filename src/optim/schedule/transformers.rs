@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use super::at_least_zero;
+use super::{Scalar, at_least_zero};
 use crate::mlx::{Error, Result};
 
 /// The curve of the learning rate after its warmup.
@@ -163,67 +163,82 @@ impl Checked {
         Ok(Checked { rate, warmup, steps, curve })
     }
 
-    pub fn lr(&self, step: u64) -> f64 {
+    pub fn at(&self, step: &Scalar) -> Scalar {
         self.rate * self.factor(step)
     }
 
-    fn factor(&self, step: u64) -> f64 {
-        let (now, warmup, steps) = (step as f64, self.warmup as f64, self.steps as f64);
+    fn factor(&self, now: &Scalar) -> Scalar {
+        let (warmup, steps) = (self.warmup as f64, self.steps as f64);
+        let rising = || match &self.curve {
+            Curve::Constant => Scalar::Known(1.0),
+            Curve::CosineWarmup { start: None, .. } => (now + 1.0) / warmup,
+            Curve::CosineWarmup { start: Some(start), .. } => *start + (1.0 - start) * now / (warmup - 1.0).max(1.0),
+            Curve::Stages { rise, floor, .. } => above(*floor, rise.risen(&(now / warmup))),
+            _ => now / warmup,
+        };
         let length = (steps - warmup).max(1.0);
-        let progress = (now - warmup) / length;
-        if step < self.warmup {
-            return match &self.curve {
-                Curve::Constant => 1.0,
-                Curve::CosineWarmup { start: None, .. } => (now + 1.0) / warmup,
-                Curve::CosineWarmup { start: Some(start), .. } => start + (1.0 - start) * now / (warmup - 1.0).max(1.0),
-                Curve::Stages { rise, floor, .. } => above(*floor, rise.risen(now / warmup)),
-                _ => now / warmup,
-            };
-        }
-        match &self.curve {
-            Curve::Constant | Curve::ConstantWithWarmup => 1.0,
-            Curve::Linear => ((steps - now) / length).max(0.0),
-            Curve::Cosine { cycles, floor } => above(*floor, wave(*cycles, progress)),
-            Curve::CosineWarmup { cycles, floor, .. } => above(*floor, wave(*cycles, progress + 1.0 / length)),
-            Curve::Restarts { .. } if progress >= 1.0 => 0.0,
-            Curve::Restarts { cycles } => wave(0.5, (cycles * progress).fract()),
-            Curve::Polynomial { end, power } => above(*end, (1.0 - progress).max(0.0).powf(*power)),
-            Curve::InverseSqrt { timescale } => {
-                let timescale = *timescale as f64;
-                (timescale / (now - warmup + timescale)).sqrt()
-            }
-            Curve::Stages { stable, decay, fall, floor, cycles, .. } => {
-                let past = (step - self.warmup).saturating_sub(*stable);
-                match past {
-                    _ if step - self.warmup < *stable => 1.0,
-                    past if past < *decay => above(*floor, fall.fallen(past as f64 / *decay as f64, *cycles)),
-                    _ => *floor,
+        let past = now - warmup;
+        now.below(warmup, rising, || {
+            let progress = &past / length;
+            match &self.curve {
+                Curve::Constant | Curve::ConstantWithWarmup => Scalar::Known(1.0),
+                Curve::Linear => ((steps - now) / length).max(0.0),
+                Curve::Cosine { cycles, floor } => above(*floor, wave(*cycles, &progress)),
+                Curve::CosineWarmup { cycles, floor, .. } => above(*floor, wave(*cycles, &(progress + 1.0 / length))),
+                Curve::Restarts { cycles } => {
+                    let restarted = || wave(0.5, &restart(*cycles, &past, length));
+                    progress.below(1.0, restarted, || Scalar::Known(0.0))
+                }
+                Curve::Polynomial { end, power } => above(*end, (1.0 - progress).max(0.0).powf(*power)),
+                Curve::InverseSqrt { timescale } => {
+                    let timescale = *timescale as f64;
+                    (timescale / (past + timescale)).sqrt()
+                }
+                Curve::Stages { stable, decay, fall, floor, cycles, .. } => {
+                    let (stable, decay) = (*stable as f64, *decay as f64);
+                    let falling = &past - stable;
+                    let last = || {
+                        let fallen = || above(*floor, fall.fallen(&(&falling / decay), *cycles));
+                        falling.below(decay, fallen, || Scalar::Known(*floor))
+                    };
+                    past.below(stable, || Scalar::Known(1.0), last)
                 }
             }
-        }
+        })
     }
 }
 
+/// How far the current of `cycles` descents in `length` steps is, in `[0, 1)`.
+fn restart(cycles: f64, past: &Scalar, length: f64) -> Scalar {
+    if let Scalar::Known(past) = past {
+        return Scalar::Known((cycles * (past / length)).fract());
+    }
+    // Whole numbers stay exact in float32, where a rounded quotient could fall to the wrong side of a restart.
+    let turned = cycles * past;
+    let whole = (&turned / length).floor() * length;
+    (turned - whole) / length
+}
+
 /// A factor from `[0, 1]` moved to `[floor, 1]`.
-fn above(floor: f64, factor: f64) -> f64 {
+fn above(floor: f64, factor: Scalar) -> Scalar {
     (factor * (1.0 - floor) + floor).max(0.0)
 }
 
 /// From 1 along `cycles` waves of a cosine.
-fn wave(cycles: f64, progress: f64) -> f64 {
+fn wave(cycles: f64, progress: &Scalar) -> Scalar {
     0.5 * (1.0 + (PI * cycles * 2.0 * progress).cos())
 }
 
 impl StageShape {
-    fn risen(self, progress: f64) -> f64 {
+    fn risen(self, progress: &Scalar) -> Scalar {
         match self {
-            StageShape::Linear => progress,
+            StageShape::Linear => progress.clone(),
             StageShape::Cosine => 0.5 * (1.0 - (PI * progress).cos()),
             StageShape::OneMinusSqrt => 1.0 - (1.0 - progress).sqrt(),
         }
     }
 
-    fn fallen(self, progress: f64, cycles: f64) -> f64 {
+    fn fallen(self, progress: &Scalar, cycles: f64) -> Scalar {
         match self {
             StageShape::Linear => 1.0 - progress,
             StageShape::Cosine => wave(cycles, progress),
