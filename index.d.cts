@@ -116,6 +116,28 @@ export declare class NativeModel {
   dispose(): void
 }
 
+/** Rules and the parameters that they apply to. */
+export declare class NativeOptimizer {
+  /** Groups as `{ optimizer, options, learningRateScale?, decayedParameters? }`. */
+  constructor(groups: object[])
+  /** Which groups take a learning rate rather than make their own. */
+  takeLearningRates(): Array<boolean>
+  /** Makes an unknown parameter known. */
+  add(group: number, name: string, parameter: ArrayHandle): ParameterState
+  /** Forgets all but the first parameters. */
+  truncate(count: number): void
+  /** Refuses arrays that cannot be a parameter's state. */
+  checkState(index: number, state: Array<ArrayHandle>): void
+  /** The learning rates of the step after `taken` ones, by group. */
+  rates(taken: number): Array<number>
+  /** The same where the step is part of a graph. */
+  lazyRates(taken: ArrayHandle): Array<ArrayHandle>
+  /** New parameters, then the new state of each, in the order of the given ones. `number` is the step's, counted from 1. */
+  update(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: number, rates: Array<number>): Array<ArrayHandle>
+  /** The same where the step's number and the learning rates are part of a graph. */
+  lazyUpdate(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: ArrayHandle, rates: Array<ArrayHandle>): Array<ArrayHandle>
+}
+
 /** Text to token ids and back. */
 export declare class NativeTokenizer {
   /** Reads `tokenizer.json` and its companions from a checkpoint folder. */
@@ -376,6 +398,12 @@ export interface MicroStepResult {
   metrics: Record<string, number>
 }
 
+/** Named arrays of a file. */
+export interface NamedArrays {
+  names: Array<string>
+  arrays: Array<ArrayHandle>
+}
+
 /** A GRPO micro-batch. Lists per row have one number per completion token. */
 export interface NativeGrpoBatch {
   rows: Array<TrainRow>
@@ -409,6 +437,16 @@ export interface OptimizerStepResult {
   gradNorm: number
   /** The gradients were not finite: nothing was changed. */
   skipped: boolean
+}
+
+/** What an optimizer keeps for a new parameter. */
+export interface ParameterState {
+  /** The parameter's number. */
+  index: number
+  /** Names in a saved state, such as `layers.0.weight.m`. */
+  names: Array<string>
+  /** Zeros. */
+  arrays: Array<ArrayHandle>
 }
 
 /** Of `computeImportanceRatios`. */
@@ -713,6 +751,21 @@ export declare namespace ops {
   export function where(condition: ArrayHandle, x: ArrayHandle, y: ArrayHandle): ArrayHandle
   /** Zeros of a shape, float32 unless named. */
   export function zeros(shape: Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
+}
+
+export declare namespace optim {
+  /** The arrays scaled so that their norm is at most `maxNorm`, then the norm before. */
+  export function clipGradNorm(gradients: Array<ArrayHandle>, maxNorm: number): Array<ArrayHandle>
+  /** The arrays with every element inside `[-clipValue, clipValue]`. */
+  export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
+  /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
+  export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
+  /** Reads all arrays of a `.safetensors` file. */
+  export function loadState(path: string): NamedArrays
+  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
+  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
+  /** The learning rate of a schedule, in JSON, at a step counted from 0. */
+  export function scheduleRate(schedule: object | number, step: number): number
 }
 
 export declare namespace random {

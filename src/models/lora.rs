@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::Model;
 use super::config::Reader;
-use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
 use super::weights::{read_json, write_json};
+use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
 use crate::mlx::{Array, Dtype, Error, Result, random};
 use crate::nn::Lora;
 

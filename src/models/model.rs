@@ -6,9 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::lora::Adapter;
-use crate::mlx::io::safetensors::Source;
 use super::weights::{self, read_json, write_json};
 use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig};
+use crate::mlx::io::safetensors::Source;
 use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};
 
 #[derive(Clone, Debug, Default)]

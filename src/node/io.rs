@@ -137,11 +137,14 @@ pub fn load_sync(path: String, options: LoadFileOptions) -> js::Result<FileConte
     Ok(FileContents::new(contents, options.return_metadata.unwrap_or(false)))
 }
 
-fn saver(path: String, names: Vec<String>, arrays: Vec<ArrayHandle>, options: SaveFileOptions, progress: Progress) -> Result<Saver> {
-    let save = io::SaveOptions {
-        format: Some(Format::parse(&options.format)?),
-        compressed: options.compressed.unwrap_or(false),
-    };
+fn saver(
+    path: String,
+    names: Vec<String>,
+    arrays: Vec<ArrayHandle>,
+    options: SaveFileOptions,
+    progress: Progress,
+) -> Result<Saver> {
+    let save = io::SaveOptions { format: Some(Format::parse(&options.format)?), compressed: options.compressed.unwrap_or(false) };
     if names.len() != arrays.len() {
         return Err(Error::Internal(format!("{} names for {} arrays", names.len(), arrays.len())));
     }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::ArrayHandle;
 use super::error as js;
+use crate::mlx::io::safetensors::{load_arrays, save_arrays};
 use crate::mlx::{Array, Dtype, Error, Result};
-use crate::models::{load_arrays, save_arrays};
 use crate::optim::{self, Group, Member, Plan, Scalar, Schedule, gradient_fits, state_fits};
 
 /// Rules and the parameters that they apply to.

@@ -133,8 +133,10 @@ impl Constant {
     /// For the kernel, float32 `[8]`.
     fn array(&self) -> Result<Array> {
         let list = self.list();
-        let known: Vec<f32> =
-            list.iter().filter_map(|number| if let Scalar::Known(number) = number { Some(*number as f32) } else { None }).collect();
+        let known: Vec<f32> = list
+            .iter()
+            .filter_map(|number| if let Scalar::Known(number) = number { Some(*number as f32) } else { None })
+            .collect();
         if known.len() == list.len() {
             return Array::from_slice(&known, &[8]);
         }

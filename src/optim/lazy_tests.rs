@@ -59,7 +59,10 @@ fn schedules_of_an_array_agree_with_those_of_a_number() {
             let got = traced.call(&[array]).unwrap()[0].item().unwrap() as f64;
             let want = schedule.lr(step);
             // A few roundings in float32 of numbers up to the highest rate: 8 half-units of 0.1.
-            assert!((got - want).abs() <= 8.0 * 0.1 * f64::from(f32::EPSILON) / 2.0, "{json} step {step}: {got} should be {want}");
+            assert!(
+                (got - want).abs() <= 8.0 * 0.1 * f64::from(f32::EPSILON) / 2.0,
+                "{json} step {step}: {got} should be {want}"
+            );
         }
     }
 }

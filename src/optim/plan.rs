@@ -151,19 +151,12 @@ impl Plan {
         if rates.len() != self.groups.len() {
             return Err(Error::Internal(format!("{} learning rates for {} groups", rates.len(), self.groups.len())));
         }
-        let scaled: Vec<Scalar> =
-            self.groups.iter().zip(rates).map(|(group, rate)| rate * group.learning_rate_scale).collect();
+        let scaled: Vec<Scalar> = self.groups.iter().zip(rates).map(|(group, rate)| rate * group.learning_rate_scale).collect();
         let build = || members.iter().map(|member| self.member(member, number, &scaled, scale)).collect();
         if self.groups.iter().any(|group| group.rule.needs_owner()) { block_on_owner(build) } else { build() }
     }
 
-    fn member(
-        &self,
-        member: &Member,
-        number: &Scalar,
-        rates: &[Scalar],
-        scale: Option<&Array>,
-    ) -> Result<(Array, Vec<Array>)> {
+    fn member(&self, member: &Member, number: &Scalar, rates: &[Scalar], scale: Option<&Array>) -> Result<(Array, Vec<Array>)> {
         let parameter = &self.parameters[member.index];
         let Group { rule, learning_rate_scale, .. } = &self.groups[parameter.group];
         let dtype = self.state_dtype(member.index);

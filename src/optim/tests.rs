@@ -250,7 +250,14 @@ fn float64_keeps_its_precision() {
 fn the_fast_adam_agrees_with_single_operations() {
     let normal = |seed: u64| random::normal(0., 1., &[1000], Dtype::Float32, &random::key(seed).unwrap()).unwrap();
     let (weight, gradient) = (normal(1), normal(2));
-    let constants = adam::Constant { step_size: 0.1.into(), root: 1.0.into(), kept: (1.0 - 0.1 * 0.5).into(), beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    let constants = adam::Constant {
+        step_size: 0.1.into(),
+        root: 1.0.into(),
+        kept: (1.0 - 0.1 * 0.5).into(),
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+    };
     let zero = ops::zeros_like(&weight).unwrap();
     let scale = Array::scalar(0.5);
     let inputs = constants.inputs([&weight, &gradient, &zero, &zero], Some(&scale)).unwrap();

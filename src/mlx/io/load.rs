@@ -123,7 +123,11 @@ impl Interrupted {
 }
 
 /// Exactly `length` bytes, which the caller has checked against the file.
-pub(super) fn read_bytes(reader: &mut impl Read, length: u64, progress: &mut Progress) -> std::result::Result<Vec<u8>, Interrupted> {
+pub(super) fn read_bytes(
+    reader: &mut impl Read,
+    length: u64,
+    progress: &mut Progress,
+) -> std::result::Result<Vec<u8>, Interrupted> {
     let mut bytes = Vec::new();
     let short = || Interrupted::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early"));
     let length = usize::try_from(length).map_err(|_| short())?;

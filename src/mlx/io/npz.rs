@@ -31,13 +31,15 @@ impl NpzFile {
     pub fn open(path: &Path, max_bytes: Option<u64>) -> Result<Self> {
         let bad = |message: String| Error::load(path, message);
         let (file, size) = open_file(path)?;
-        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| bad(format!("not a readable .npz (zip): {error}")))?;
+        let mut archive =
+            ZipArchive::new(BufReader::new(file)).map_err(|error| bad(format!("not a readable .npz (zip): {error}")))?;
         // Names that appear twice, entries that share bytes, entries that the directory hides.
         archive.validate_header_consistency().map_err(|error| bad(format!("damaged .npz: {error}")))?;
         let (mut names, mut total) = (Vec::new(), 0u64);
         for index in 0..archive.len() {
             let entry = archive.by_index_raw(index).map_err(|error| bad(format!("entry {index}: {error}")))?;
-            let full = entry.name().map_err(|error| bad(format!("entry {index}: its name cannot be read: {error}")))?.into_owned();
+            let full =
+                entry.name().map_err(|error| bad(format!("entry {index}: its name cannot be read: {error}")))?.into_owned();
             let at = |reason: String| bad(format!("entry '{full}': {reason}"));
             let name = full.strip_suffix(".npy").ok_or_else(|| at("is not an .npy file".into()))?;
             if !acceptable(name) {

@@ -144,15 +144,10 @@ fn write_error(path: &Path, error: Interrupted) -> Error {
 }
 
 /// Writes with a report every few megabytes.
-pub(super) fn put_chunks(
-    file: &mut impl Write,
-    bytes: &[u8],
-    progress: &mut Progress,
-) -> std::result::Result<(), Interrupted> {
+pub(super) fn put_chunks(file: &mut impl Write, bytes: &[u8], progress: &mut Progress) -> std::result::Result<(), Interrupted> {
     for chunk in bytes.chunks(CHUNK) {
         file.write_all(chunk).map_err(Interrupted::Io)?;
         progress.advance(chunk.len() as u64).map_err(Interrupted::Stopped)?;
     }
     Ok(())
 }
-

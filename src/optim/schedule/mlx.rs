@@ -76,9 +76,7 @@ impl MlxSchedule {
                 let progress = step.min(steps) / steps;
                 *end + 0.5 * (1.0 + (PI * progress).cos()) * (init - end)
             }
-            MlxSchedule::LinearSchedule { init, end, steps } => {
-                *init + step.min(*steps as f64) * ((end - init) / *steps as f64)
-            }
+            MlxSchedule::LinearSchedule { init, end, steps } => *init + step.min(*steps as f64) * ((end - init) / *steps as f64),
             MlxSchedule::JoinSchedules { schedules, boundaries } => {
                 let later = boundaries.iter().zip(&schedules[1..]);
                 later.fold(schedules[0].at(step), |rate, (&boundary, schedule)| {

@@ -105,7 +105,8 @@ impl<R: Read> Walker<R> {
                     }
                     return (0..count).map(|_| self.text(what)).collect::<Checked<_>>().map(Metadata::Texts);
                 }
-                let count = i32::try_from(count).map_err(|_| format!("{what} should hold {count} numbers, more than MLX can hold"))?;
+                let count =
+                    i32::try_from(count).map_err(|_| format!("{what} should hold {count} numbers, more than MLX can hold"))?;
                 self.numbers(kind, &[count], what)
             }
             kind => self.numbers(kind, &[], what),
@@ -155,7 +156,9 @@ pub(super) fn read(file: &File, size: u64) -> Checked<Header> {
     let (tensors, pairs) = (walker.u64("the header")?, walker.u64("the header")?);
     // A pair takes at least 8 + 4 + 1 bytes, a tensor 8 + 4 + 4 + 8.
     if pairs > walker.left() / 13 || tensors > walker.left() / 24 {
-        return Err(format!("the header counts {tensors} tensors and {pairs} pairs of metadata, more than {size} bytes can hold"));
+        return Err(format!(
+            "the header counts {tensors} tensors and {pairs} pairs of metadata, more than {size} bytes can hold"
+        ));
     }
     let mut metadata = Vec::new();
     let mut names = HashSet::new();
