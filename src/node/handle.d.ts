@@ -36,3 +36,7 @@ export type Elements =
 export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;
 /** An array, or a number below 0 that names the place of one in the scratch memory. */
 export type Operand = ArrayHandle;
+/** An axis; null stands for the elements in row-major order. */
+export type FlatAxis = number | null | undefined;
+/** An array of indices; that of plain data has a minus. */
+export type Indices = ArrayHandle;

@@ -120,8 +120,14 @@ impl FromNapiValue for ArrayHandle {
         let mut handle = 0.0;
         // SAFETY: a value of this environment, in the current scope.
         let status = unsafe { sys::napi_get_value_double(env, value, &mut handle) };
-        let found = if status == sys::Status::napi_ok { TABLE.with_borrow_mut(|table| table.get(handle)) } else { None };
-        found.map(ArrayHandle).ok_or_else(|| {
+        // No array has the handle 0.
+        ArrayHandle::find(if status == sys::Status::napi_ok { handle } else { 0. }).map(ArrayHandle)
+    }
+}
+
+impl ArrayHandle {
+    pub(super) fn find(handle: f64) -> napi::Result<Rc<Array>> {
+        TABLE.with_borrow_mut(|table| table.get(handle)).ok_or_else(|| {
             napi::Error::new(
                 napi::Status::InvalidArg,
                 "this is not the handle of an array of this thread, or the array was disposed",
@@ -206,6 +212,14 @@ pub enum Operand {
 }
 
 impl Operand {
+    /// As an array on its own: a number takes `dtype`.
+    pub fn alone(self, dtype: Dtype) -> Result<Rc<Array>> {
+        match self {
+            Operand::Array(array) => Ok(array),
+            Operand::Number(value) => Ok(Rc::new(Array::scalar_of(value, dtype)?)),
+        }
+    }
+
     /// Both sides as arrays. A number takes the dtype of the array beside it where that can hold it, else float32 (int32 for a whole
     /// number beside booleans), so that it does not widen the other side: as Python's MLX treats Python's numbers.
     pub fn pair(a: Operand, b: Operand) -> Result<(Rc<Array>, Rc<Array>)> {

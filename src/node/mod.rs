@@ -1,5 +1,6 @@
 //! The JavaScript binding: it converts and delegates, it does not compute.
 
+mod arguments;
 mod array;
 mod cancel;
 mod device;
@@ -19,5 +20,6 @@ mod tokenizer;
 mod trainer;
 mod transforms;
 
+use arguments::{FlatAxis, Indices};
 use array::DtypeName;
 use handle::{ArrayHandle, Operand, RandomKey, integer, integers};

@@ -36,7 +36,7 @@ pub use qqmm::{gather_qqmm, qqmm};
 pub use quantized::{
     Quantization, QuantizationMode, Quantized, dequantize, gather_qmm, gather_qmm_trusted, quantize, quantized_matmul,
 };
-pub use shape::{broadcast_arrays, concatenate, stack};
+pub use shape::{broadcast_arrays, broadcast_shapes, concatenate, stack};
 
 #[cfg(test)]
 mod tests;

@@ -285,11 +285,18 @@ pub fn stack<A: Borrow<Array>>(arrays: &[A], axis: i32) -> Result<Array> {
     output(|result| unsafe { sys::mlx_stack_axis(result, list.0, axis, stream::current()) })
 }
 
+/// The shape that all of these broadcast to.
+pub fn broadcast_shapes<S: AsRef<[i32]>>(shapes: &[S]) -> Result<Vec<i32>> {
+    shapes.iter().map(AsRef::as_ref).try_fold(Vec::new(), |shape, next| {
+        element_count(next)?;
+        check::broadcast("broadcast_shapes", &shape, next)
+    })
+}
+
 /// The arrays in the shape that all of them broadcast to.
 pub fn broadcast_arrays<A: Borrow<Array>>(arrays: &[A]) -> Result<Vec<Array>> {
     check_joined("broadcast_arrays", arrays)?;
-    let shapes = arrays.iter().map(|array| array.borrow().shape());
-    let shape =
-        shapes.map(<[i32]>::to_vec).try_fold(Vec::new(), |shape, next| check::broadcast("broadcast_arrays", &shape, &next))?;
+    let shapes: Vec<&[i32]> = arrays.iter().map(|array| array.borrow().shape()).collect();
+    let shape = broadcast_shapes(&shapes)?;
     arrays.iter().map(|array| array.borrow().broadcast_to(&shape)).collect()
 }

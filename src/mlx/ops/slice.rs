@@ -2,8 +2,8 @@
 
 use mlx_sys as sys;
 
-use super::{check, where_};
-use crate::mlx::array::output;
+use super::{arange, check, where_};
+use crate::mlx::array::{element_count, output};
 use crate::mlx::{Array, Dtype, Error, Result, stream};
 
 /// A slice in the form that MLX computes without leaving the array.
@@ -203,9 +203,10 @@ impl Array {
         self.pad_with(low, high, &Array::scalar_of(f64::from(value), self.dtype())?, "constant")
     }
 
-    /// Pads each axis with `low` and `high` elements: of `value` in mode `constant`, of the border in mode `edge`.
+    /// Pads each axis with `low` and `high` elements: of `value` in mode `constant`, of the border in mode `edge`, of what lies inside
+    /// mirrored at the border element (`reflect`) or beyond it (`symmetric`), over and over where the axis is too short.
     pub fn pad_with(&self, low: &[i32], high: &[i32], value: &Array, mode: &str) -> Result<Array> {
-        check::one_of("pad", "mode", mode, &["constant", "edge"])?;
+        check::one_of("pad", "mode", mode, &["constant", "edge", "reflect", "symmetric"])?;
         let ndim = self.ndim();
         if low.len() != ndim || high.len() != ndim {
             return Err(Error::Shape(format!("pad of a {ndim}-dimensional array needs {ndim} widths on each side")));
@@ -217,6 +218,9 @@ impl Array {
         for (&size, (&low, &high)) in self.shape().iter().zip(low.iter().zip(high)) {
             check::at_least("pad", "a width", low.min(high), 0)?;
             shape.push(check::size("pad", i64::from(size) + i64::from(low) + i64::from(high))?);
+        }
+        if mode == "reflect" || mode == "symmetric" {
+            return self.pad_mirrored(low, &shape, mode == "reflect");
         }
         if self.size() == 0 {
             if mode == "edge" && !shape.contains(&0) {
@@ -245,5 +249,26 @@ impl Array {
                 stream::current(),
             )
         })
+    }
+
+    /// To a shape, with `low` elements in front of each axis: the axis runs forth and back, its ends standing once (`reflect`) or twice.
+    fn pad_mirrored(&self, low: &[i32], shape: &[i32], reflect: bool) -> Result<Array> {
+        element_count(shape)?;
+        let mut result = self.clone();
+        for (axis, (&size, &padded)) in self.shape().iter().zip(shape).enumerate() {
+            if size == padded {
+                continue;
+            }
+            if size == 0 {
+                return Err(Error::Shape(format!("pad: axis {axis} of shape {:?} has nothing to mirror", self.shape())));
+            }
+            let twice = if reflect { 2 * i64::from(size - 1) } else { 2 * i64::from(size) };
+            let scalar = |value: i64| Array::scalar_of(value as f64, Dtype::Int64);
+            let places = arange(-f64::from(low[axis]), f64::from(padded - low[axis]), 1., Dtype::Int64)?;
+            let forth = places.remainder(&scalar(twice.max(1))?)?;
+            let back = scalar(if reflect { twice } else { twice - 1 })?.subtract(&forth)?;
+            result = result.take(&forth.minimum(&back)?, axis as i32)?;
+        }
+        Ok(result)
     }
 }

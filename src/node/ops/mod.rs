@@ -8,11 +8,12 @@ mod matrix;
 mod random;
 mod reduction;
 mod shape;
+mod slice;
 mod sort;
 
 use napi::bindgen_prelude::Either;
 
-use super::{ArrayHandle, DtypeName, Operand, RandomKey, integer, integers};
+use super::{ArrayHandle, DtypeName, FlatAxis, Indices, Operand, RandomKey, integer, integers};
 use crate::mlx::{Array, Result};
 
 // Signatures spell types out: napi does not look behind an alias when it writes the declarations.
@@ -26,9 +27,14 @@ fn axes_of(array: &Array, axes: Option<Either<f64, Vec<f64>>>) -> Result<Vec<i32
 }
 
 fn some_axes(axes: Either<f64, Vec<f64>>) -> Result<Vec<i32>> {
-    match axes {
-        Either::A(axis) => integers("axis", &[axis]),
-        Either::B(axes) => integers("axes", &axes),
+    list_of("axes", axes)
+}
+
+/// Several whole numbers, or one that stands for a list of it.
+fn list_of(what: &str, values: Either<f64, Vec<f64>>) -> Result<Vec<i32>> {
+    match values {
+        Either::A(value) => Ok(vec![integer(what, value)?]),
+        Either::B(values) => integers(what, &values),
     }
 }
 

@@ -1,18 +1,48 @@
-//! Order.
+//! Order. An axis of null stands for the elements in row-major order.
 
 use napi_derive::napi;
 
-use super::{ArrayHandle, integer_or};
+use super::{ArrayHandle, FlatAxis, integer};
 use crate::node::error as js;
 
-/// Ascending along an axis (-1).
+/// Ascending along an axis (-1; null: all elements in row-major order); equal values keep their order.
 #[napi(namespace = "ops", catch_unwind)]
-pub fn sort(a: ArrayHandle, axis: Option<f64>) -> js::Result<ArrayHandle> {
-    Ok(a.sort(integer_or("axis", axis, -1)?)?.into())
+pub fn sort(a: ArrayHandle, axis: FlatAxis) -> js::Result<ArrayHandle> {
+    let (array, axis) = axis.of(&a, -1)?;
+    Ok(array.sort(axis)?.into())
 }
 
-/// The indices (uint32) that sort along an axis (-1).
+/// The indices (uint32) that sort along an axis (-1; null: all elements in row-major order).
 #[napi(namespace = "ops", catch_unwind)]
-pub fn argsort(a: ArrayHandle, axis: Option<f64>) -> js::Result<ArrayHandle> {
-    Ok(a.argsort(integer_or("axis", axis, -1)?)?.into())
+pub fn argsort(a: ArrayHandle, axis: FlatAxis) -> js::Result<ArrayHandle> {
+    let (array, axis) = axis.of(&a, -1)?;
+    Ok(array.argsort(axis)?.into())
+}
+
+/// The `kth` smallest along an axis (-1; null: of all elements) in its sorted place, smaller ones before it, larger ones behind it.
+#[napi(namespace = "ops", catch_unwind)]
+pub fn partition(a: ArrayHandle, kth: f64, axis: FlatAxis) -> js::Result<ArrayHandle> {
+    let (array, axis) = axis.of(&a, -1)?;
+    Ok(array.partition(integer("kth", kth)?, axis)?.into())
+}
+
+/// The indices (uint32) that partition along an axis (-1; null: all elements in row-major order).
+#[napi(namespace = "ops", catch_unwind)]
+pub fn argpartition(a: ArrayHandle, kth: f64, axis: FlatAxis) -> js::Result<ArrayHandle> {
+    let (array, axis) = axis.of(&a, -1)?;
+    Ok(array.argpartition(integer("kth", kth)?, axis)?.into())
+}
+
+/// The `k` largest values along an axis (-1; null: of all elements), in no defined order.
+#[napi(namespace = "ops", catch_unwind)]
+pub fn topk(a: ArrayHandle, k: f64, axis: FlatAxis) -> js::Result<ArrayHandle> {
+    let (array, axis) = axis.of(&a, -1)?;
+    Ok(array.topk(integer("k", k)?, axis)?.into())
+}
+
+/// Where each of `values` would be inserted (uint32, of their shape) into this sorted vector: before its equals, or after them with
+/// `side` `right`.
+#[napi(namespace = "ops", catch_unwind)]
+pub fn searchsorted(a: ArrayHandle, values: ArrayHandle, side: Option<String>) -> js::Result<ArrayHandle> {
+    Ok(a.searchsorted(&values, side.as_deref().unwrap_or("left"))?.into())
 }
