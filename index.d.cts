@@ -74,6 +74,18 @@ export declare class NativeGeneration {
   close(): void
 }
 
+/** Keys and values of one attention layer. */
+export declare class NativeKvCache {
+  constructor()
+  get offset(): number
+  get nbytes(): number
+  updateAndFetch(keys: ArrayHandle, values: ArrayHandle): Array<ArrayHandle>
+  trim(n: number): number
+  reset(): void
+  /** Keys and values of the filled slots, or nothing. */
+  state(): Array<ArrayHandle>
+}
+
 /** A checkpoint in memory, with or without a LoRA adapter. */
 export declare class NativeModel {
   /** Loads a checkpoint folder (`config.json`, safetensors). `onProgress` gets bytes loaded and bytes in all. */
@@ -116,26 +128,12 @@ export declare class NativeModel {
   dispose(): void
 }
 
-/** Rules and the parameters that they apply to. */
-export declare class NativeOptimizer {
-  /** Groups as `{ optimizer, options, learningRateScale?, decayedParameters? }`. */
-  constructor(groups: object[])
-  /** Which groups take a learning rate rather than make their own. */
-  takeLearningRates(): Array<boolean>
-  /** Makes an unknown parameter known. */
-  add(group: number, name: string, parameter: ArrayHandle): ParameterState
-  /** Forgets all but the first parameters. */
-  truncate(count: number): void
-  /** Refuses arrays that cannot be a parameter's state. */
-  checkState(index: number, state: Array<ArrayHandle>): void
-  /** The learning rates of the step after `taken` ones, by group. */
-  rates(taken: number): Array<number>
-  /** The same where the step is part of a graph. */
-  lazyRates(taken: ArrayHandle): Array<ArrayHandle>
-  /** New parameters, then the new state of each, in the order of the given ones. `number` is the step's, counted from 1. */
-  update(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: number, rates: Array<number>): Array<ArrayHandle>
-  /** The same where the step's number and the learning rates are part of a graph. */
-  lazyUpdate(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: ArrayHandle, rates: Array<ArrayHandle>): Array<ArrayHandle>
+/** Rotary position embeddings with their tables. */
+export declare class NativeRope {
+  /** `config` has the keys of `config.json` that speak of rotary embeddings. */
+  constructor(dims: number, traditional: boolean, scale: number, config: any)
+  /** Rotates `x`, whose first slot stands at `offset`, or at `offsets[b]` in row `b`. */
+  forward(x: ArrayHandle, offset: number, offsets?: ArrayHandle | undefined | null): ArrayHandle
 }
 
 /** Text to token ids and back. */
@@ -246,12 +244,6 @@ export declare function clearCache(): void
 /** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
 export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
 
-/** Where this thread places operations: `cpu` or `gpu`. */
-export declare function defaultDevice(): string
-
-/** What MLX knows about a device. */
-export declare function deviceInfo(device: string): Record<string, string | number>
-
 export interface GenerateBatchOptions {
   /** Rows per prompt. */
   numGenerations: number
@@ -341,9 +333,6 @@ export interface GrpoLossInputs {
   advantages: ArrayHandle
 }
 
-/** Whether operations can be placed on a device. */
-export declare function isAvailable(device: string): boolean
-
 export interface LoadModelOptions {
   /** `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`. */
   dtype?: string
@@ -398,7 +387,7 @@ export interface MicroStepResult {
   metrics: Record<string, number>
 }
 
-/** Named arrays of a file. */
+/** Arrays by name, in the order of the names. */
 export interface NamedArrays {
   names: Array<string>
   arrays: Array<ArrayHandle>
@@ -439,16 +428,6 @@ export interface OptimizerStepResult {
   skipped: boolean
 }
 
-/** What an optimizer keeps for a new parameter. */
-export interface ParameterState {
-  /** The parameter's number. */
-  index: number
-  /** Names in a saved state, such as `layers.0.weight.m`. */
-  names: Array<string>
-  /** Zeros. */
-  arrays: Array<ArrayHandle>
-}
-
 /** Of `computeImportanceRatios`. */
 export interface RatioInputs {
   /** `[B, T]`, under the current policy. */
@@ -470,14 +449,8 @@ export interface RewardStatistics {
 /** Limits what MLX keeps after arrays are freed; returns the old limit. Bytes. */
 export declare function setCacheLimit(bytes: number): number
 
-/** Places this thread's later operations on a device; returns the one before. */
-export declare function setDefaultDevice(device: string): string
-
 /** Sets the memory limit; returns the old one. Bytes. */
 export declare function setMemoryLimit(bytes: number): number
-
-/** Sets how much memory Metal keeps resident; returns the old limit. Bytes. */
-export declare function setWiredLimit(bytes: number): number
 
 export interface SftOptions {
   /** Marked tokens of the whole accumulation window. */
@@ -489,12 +462,6 @@ export interface SftRow {
   ids: Array<number>
   mask: Array<number>
 }
-
-/** Waits until everything that has been started is done. */
-export declare function synchronize(): void
-
-/** `synchronize` without blocking the event loop. */
-export declare function synchronizeAsync(): Promise<void>
 
 export interface TrainerOptions {
   /** AdamW's settings; torch's defaults. */
@@ -527,8 +494,6 @@ export interface Transformed {
 }
 
 export declare namespace core {
-  /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
-  export function accountedMemory(): number
   /** Another handle of the same array. */
   export function alias(array: ArrayHandle): ArrayHandle
   /** The bytes of all elements, row-major, little-endian. */
@@ -542,18 +507,18 @@ export declare namespace core {
   export function evalAsync(arrays: Array<ArrayHandle>): Promise<void>
   /** Copies the bytes of elements of `dtype`, row-major, into a new array. */
   export function fromBytes(bytes: Uint8Array, shape: Array<number>, dtype: DtypeName): ArrayHandle
-  /** What an index expression selects. */
-  export function index(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>): ArrayHandle
-  /** A copy in which what an index expression selects is changed. */
-  export function indexUpdate(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>, values: ArrayHandle, mode: string): ArrayHandle
   /** The only element of an array, as a double. */
   export function item(array: ArrayHandle): number
   /** Arrays that this thread's JavaScript holds. */
   export function liveArrays(): number
+  /** Every array of a safetensors file. */
+  export function loadSafetensors(path: string): NamedArrays
   export function nbytes(array: ArrayHandle): number
   export function ndim(array: ArrayHandle): number
   /** Frees the slot of a handle; one that is not in use is left alone. */
   export function release(handle: number): void
+  /** Writes arrays into a safetensors file, which is complete or as it was. */
+  export function saveSafetensors(path: string, names: Array<string>, arrays: Array<ArrayHandle>): void
   /** A 0-dimensional array. */
   export function scalar(value: number, dtype: DtypeName): ArrayHandle
   /** The doubles through which numbers beside arrays travel. */
@@ -574,53 +539,143 @@ export declare namespace core {
   export function weakScalar(value: number, like: ArrayHandle): ArrayHandle
 }
 
-export declare namespace io {
-  /** What a file holds, in its order. */
-  export interface FileContents {
-    names: Array<string>
-    arrays: Array<ArrayHandle>
-    metadata: Array<io.FileMetadata>
-  }
-  /** A value beside the arrays; one of the three is there. */
-  export interface FileMetadata {
-    key: string
-    text?: string
-    texts?: Array<string>
-    array?: ArrayHandle
-  }
-  /** Reads a file without blocking the event loop. `onProgress` gets bytes read and bytes in all. */
-  export function load(path: string, options: io.LoadFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<FileContents>
-  /** What `load` is told besides the path. */
-  export interface LoadFileOptions {
-    /** npy, npz, safetensors or gguf; by the extension where it is missing. */
-    format?: string
-    /** Compressed files that would unpack to more bytes are refused. */
-    maxBytes?: number
-    /** Whether metadata come along. */
-    returnMetadata?: boolean
-  }
-  /** Reads a file and waits for it. */
-  export function loadSync(path: string, options: io.LoadFileOptions): io.FileContents
-  /** Writes a file without blocking the event loop; it appears when it is complete. `onProgress` gets bytes written and bytes in all. */
-  export function save(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<void>
-  /** What `save` is told besides the arrays. */
-  export interface SaveFileOptions {
-    /** npy, npz, safetensors or gguf. */
-    format: string
-    /** Whether the entries of an npz are deflated. */
-    compressed?: boolean
-    /** Texts, lists of texts, or arrays. */
-    metadata?: Array<FileMetadata>
-  }
-  /** Writes a file and waits for it. */
-  export function saveSync(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions): void
-}
-
 export declare namespace loss {
   /** The GRPO loss of one micro-batch. Options are TRL's names in camelCase, with TRL's defaults. */
   export function grpoLoss(inputs: GrpoLossInputs, options?: object): GrpoLossHandles
   /** `grpoLoss` with its gradients with respect to the log-probs and, where given, the entropies. */
   export function grpoLossAndGrad(inputs: GrpoLossInputs, options?: object): GrpoLossHandles
+}
+
+export declare namespace nn {
+  /** Biases of attention that grow with the distance, `[1, heads, queries - offset, keys]`. */
+  export function alibi(queries: number, keys: number, numHeads: number, offset: number, dtype: DtypeName): ArrayHandle
+  /**
+   * Attention of queries `[B, H, T, D]` over keys and values `[B, Hkv, K, D]`, as `[B, T, H, D]`. The mask is boolean (true = visible) or
+   * additive.
+   */
+  export function attention(queries: ArrayHandle, keys: ArrayHandle, values: ArrayHandle, scale: number, causal: boolean, mask?: ArrayHandle | undefined | null): ArrayHandle
+  /** The mean of each window of `x` `[N, .., C]`. */
+  export function avgPool(x: ArrayHandle, kernelSize: Array<number>, stride: Array<number>, padding: Array<number>): ArrayHandle
+  /** `(x - mean) / √(variance + eps) · weight + bias`. */
+  export function batchNorm(x: ArrayHandle, mean: ArrayHandle, variance: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
+  /** Mean, variance and unbiased variance of each feature of `x` `[N, .., C]`. */
+  export function batchStatistics(x: ArrayHandle): Array<ArrayHandle>
+  /** `x1 Wᵢ x2 + bᵢ` for each output `i`. */
+  export function bilinear(x1: ArrayHandle, x2: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): ArrayHandle
+  /** Binary cross entropy of logits or probabilities. */
+  export function binaryCrossEntropy(inputs: ArrayHandle, targets: ArrayHandle, weights: ArrayHandle | undefined | null, withLogits: boolean, reduction: string): ArrayHandle
+  /** `max(x, 0) + min(0, alpha · (e^(x / alpha) - 1))` (1). */
+  export function celu(x: ArrayHandle, alpha?: number | undefined | null): ArrayHandle
+  /** Convolution of `x` `[N, .., C]`. */
+  export function conv(x: ArrayHandle, weight: ArrayHandle, bias: ArrayHandle | undefined | null, stride: Array<number>, padding: Array<number>, dilation: Array<number>, groups: number): ArrayHandle
+  /** Transposed convolution of `x` `[N, .., C]`. */
+  export function convTranspose(x: ArrayHandle, weight: ArrayHandle, bias: ArrayHandle | undefined | null, stride: Array<number>, padding: Array<number>, dilation: Array<number>, outputPadding: Array<number>): ArrayHandle
+  /** The cosine of the angle between `x1` and `x2`. */
+  export function cosineSimilarityLoss(x1: ArrayHandle, x2: ArrayHandle, axis: number, eps: number, reduction: string): ArrayHandle
+  /** Cross entropy of logits with class numbers or probabilities. */
+  export function crossEntropy(logits: ArrayHandle, targets: ArrayHandle, weights: ArrayHandle | undefined | null, axis: number, labelSmoothing: number, reduction: string): ArrayHandle
+  /** Each element 0 with probability `p`, else divided by `1 - p`; a mask of another shape is broadcast. */
+  export function dropout(x: ArrayHandle, p: number, key: RandomKey): ArrayHandle
+  /** `x` where positive, else `alpha · (e^x - 1)` (1). */
+  export function elu(x: ArrayHandle, alpha?: number | undefined | null): ArrayHandle
+  /** The rows of `weight` that `indices` name. */
+  export function embedding(indices: ArrayHandle, weight: ArrayHandle): ArrayHandle
+  /** Negative log-likelihood of a normal distribution. */
+  export function gaussianNllLoss(inputs: ArrayHandle, targets: ArrayHandle, variances: ArrayHandle, full: boolean, eps: number, reduction: string): ArrayHandle
+  /** Gaussian error linear unit: exact ('none'), through tanh ('precise' or 'tanh'), or through the sigmoid ('fast'). */
+  export function gelu(x: ArrayHandle, approx?: 'none' | 'precise' | 'tanh' | 'fast'): ArrayHandle
+  /** The first half of an axis (-1) times the sigmoid of the second. */
+  export function glu(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** `x` `[N, .., C]` normalised over groups of features and all positions. */
+  export function groupNorm(x: ArrayHandle, groups: number, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number, pytorchCompatible: boolean): ArrayHandle
+  /** The hidden states of a gated recurrent unit. */
+  export function gru(x: ArrayHandle, inputWeight: ArrayHandle, hiddenWeight: ArrayHandle, bias?: ArrayHandle | undefined | null, newBias?: ArrayHandle | undefined | null, hidden?: ArrayHandle | undefined | null): ArrayHandle
+  /** `x` where `|x| > lambda` (0.5), else 0. */
+  export function hardShrink(x: ArrayHandle, lambda?: number | undefined | null): ArrayHandle
+  /** `x · min(max(x + 3, 0), 6) / 6`. */
+  export function hardswish(x: ArrayHandle): ArrayHandle
+  /** `min(max(x, low), high)`, between -1 and 1. */
+  export function hardTanh(x: ArrayHandle, low?: number | undefined | null, high?: number | undefined | null): ArrayHandle
+  /** `max(1 - input · target, 0)`. */
+  export function hingeLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
+  /** Squared below `delta`, linear above. */
+  export function huberLoss(inputs: ArrayHandle, targets: ArrayHandle, delta: number, reduction: string): ArrayHandle
+  /** Each feature of each instance normalised over its positions. */
+  export function instanceNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
+  /** Kullback-Leibler divergence of log-probabilities. */
+  export function klDivLoss(inputs: ArrayHandle, targets: ArrayHandle, axis: number, reduction: string): ArrayHandle
+  /** `|input - target|`. */
+  export function l1Loss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
+  /** `(x - mean) / √(variance + eps) · weight + bias` over the last axis. */
+  export function layerNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
+  /** `x` where positive, else `negativeSlope · x` (0.01). */
+  export function leakyRelu(x: ArrayHandle, negativeSlope?: number | undefined | null): ArrayHandle
+  /** `x Wᵀ + b` with a weight `[out, in]`. */
+  export function linear(x: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): ArrayHandle
+  /** `log cosh(input - target)`. */
+  export function logCoshLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
+  /** `log(sigmoid(x))`. */
+  export function logSigmoid(x: ArrayHandle): ArrayHandle
+  /** `x - log Σ e^x` over an axis (-1). */
+  export function logSoftmax(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** A linear layer's output `y` of `x`, corrected by `scale · x Aᵀ Bᵀ`, with factors `[rank, in]` and `[out, rank]`. */
+  export function loraCorrect(x: ArrayHandle, y: ArrayHandle, loraA: ArrayHandle, loraB: ArrayHandle, scale: number): ArrayHandle
+  /** `weight + scale · B A`. */
+  export function loraMerge(weight: ArrayHandle, loraA: ArrayHandle, loraB: ArrayHandle, scale: number): ArrayHandle
+  /** The hidden states and the cells of a long short-term memory. */
+  export function lstm(x: ArrayHandle, inputWeight: ArrayHandle, hiddenWeight: ArrayHandle, bias?: ArrayHandle | undefined | null, hidden?: ArrayHandle | undefined | null, cell?: ArrayHandle | undefined | null): Array<ArrayHandle>
+  /** `max(0, -target · (input1 - input2) + margin)`. */
+  export function marginRankingLoss(inputs1: ArrayHandle, inputs2: ArrayHandle, targets: ArrayHandle, margin: number, reduction: string): ArrayHandle
+  /** The largest element of each window of `x` `[N, .., C]`. */
+  export function maxPool(x: ArrayHandle, kernelSize: Array<number>, stride: Array<number>, padding: Array<number>): ArrayHandle
+  /** `x · tanh(softplus(x))`. */
+  export function mish(x: ArrayHandle): ArrayHandle
+  /** `(input - target)²`. */
+  export function mseLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
+  /** Minus the log-probability of each target. */
+  export function nllLoss(inputs: ArrayHandle, targets: ArrayHandle, axis: number, reduction: string): ArrayHandle
+  /** A part of a random orthogonal matrix times `gain`. */
+  export function orthogonal(shape: Array<number>, gain: number, dtype: DtypeName, key: RandomKey): ArrayHandle
+  /** `max(0, x) + alpha · min(0, x)`. */
+  export function prelu(x: ArrayHandle, alpha: ArrayHandle): ArrayHandle
+  /** The input's part of a recurrent layer at each time. */
+  export function recurrentInputs(x: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): Array<ArrayHandle>
+  /** `max(x, 0)`. */
+  export function relu(x: ArrayHandle): ArrayHandle
+  /** `max(x, 0)²`. */
+  export function relu2(x: ArrayHandle): ArrayHandle
+  /** `min(max(x, 0), 6)`. */
+  export function relu6(x: ArrayHandle): ArrayHandle
+  /** `x / √(mean(x²) + eps) · weight` over the last axis. */
+  export function rmsNorm(x: ArrayHandle, weight: ArrayHandle, eps: number): ArrayHandle
+  /** ELU with the constants of self-normalising networks. */
+  export function selu(x: ArrayHandle): ArrayHandle
+  /** Sines and cosines of `x` times each frequency, in a new last axis. */
+  export function sinusoidal(x: ArrayHandle, frequencies: ArrayHandle, scale: number, cosFirst: boolean): ArrayHandle
+  /** Angular frequencies `[dims / 2]`. */
+  export function sinusoidalFrequencies(dims: number, minFreq: number, maxFreq: number, fullTurns: boolean): ArrayHandle
+  /** Squared below `beta`, linear above. */
+  export function smoothL1Loss(inputs: ArrayHandle, targets: ArrayHandle, beta: number, reduction: string): ArrayHandle
+  /** Softmax of `-x` over an axis (-1). */
+  export function softmin(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** `log(1 + e^x)`. */
+  export function softplus(x: ArrayHandle): ArrayHandle
+  /** `x` moved by `lambda` (0.5) towards 0, and 0 in between. */
+  export function softshrink(x: ArrayHandle, lambda?: number | undefined | null): ArrayHandle
+  /** `x / (1 + |x|)`. */
+  export function softsign(x: ArrayHandle): ArrayHandle
+  /** Normal numbers, of which each row loses a share to zeros at random places. */
+  export function sparse(shape: Array<number>, sparsity: number, mean: number, std: number, dtype: DtypeName, key: RandomKey): ArrayHandle
+  /** 1 where `x >= threshold` (0), else 0, as int32. */
+  export function step(x: ArrayHandle, threshold?: number | undefined | null): ArrayHandle
+  /** `silu(gate) · x`. */
+  export function swiglu(gate: ArrayHandle, x: ArrayHandle): ArrayHandle
+  /** `max(distance to the positive - distance to the negative + margin, 0)`. */
+  export function tripletLoss(anchors: ArrayHandle, positives: ArrayHandle, negatives: ArrayHandle, axis: number, p: number, margin: number, eps: number, reduction: string): ArrayHandle
+  /** Uniformly distributed numbers in [low, high). */
+  export function uniform(shape: Array<number>, low: number, high: number, dtype: DtypeName, key: RandomKey): ArrayHandle
+  /** `x` `[N, .., C]` with each spatial axis multiplied by its factor. */
+  export function upsample(x: ArrayHandle, scaleFactor: Array<number>, mode: 'nearest' | 'linear' | 'cubic', alignCorners: boolean, antialias: boolean): ArrayHandle
 }
 
 export declare namespace ops {
@@ -751,21 +806,6 @@ export declare namespace ops {
   export function where(condition: ArrayHandle, x: ArrayHandle, y: ArrayHandle): ArrayHandle
   /** Zeros of a shape, float32 unless named. */
   export function zeros(shape: Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
-}
-
-export declare namespace optim {
-  /** The arrays scaled so that their norm is at most `maxNorm`, then the norm before. */
-  export function clipGradNorm(gradients: Array<ArrayHandle>, maxNorm: number): Array<ArrayHandle>
-  /** The arrays with every element inside `[-clipValue, clipValue]`. */
-  export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
-  /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
-  export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
-  /** Reads all arrays of a `.safetensors` file. */
-  export function loadState(path: string): NamedArrays
-  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
-  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
-  /** The learning rate of a schedule, in JSON, at a step counted from 0. */
-  export function scheduleRate(schedule: object | number, step: number): number
 }
 
 export declare namespace random {

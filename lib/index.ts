@@ -38,6 +38,8 @@ export type { NestedValues } from './array/nested.js';
 export { dispose, keep, tidy } from './array/tidy.js';
 export type { DeviceName } from './device.js';
 export * as mx from './mx.js';
+export * as nn from './nn/index.js';
+export { KVCache } from './cache.js';
 export {
   buildInfo,
   clearCache,

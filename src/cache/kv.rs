@@ -142,6 +142,12 @@ impl KvCache {
         Ok(())
     }
 
+    /// Keys and values of the filled slots.
+    pub fn state(&self) -> Result<Option<(Array, Array)>> {
+        let filled = |buffer: &Array| buffer.slice_axis(2, 0, self.len);
+        self.buffers.as_ref().map(|(keys, values)| Ok((filled(keys)?, filled(values)?))).transpose()
+    }
+
     /// The buffers, to evaluate them.
     pub fn arrays(&self) -> Vec<&Array> {
         self.buffers.iter().flat_map(|(keys, values)| [keys, values]).collect()

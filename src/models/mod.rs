@@ -15,6 +15,7 @@ pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, init, load};
+pub use rope_config::rope_from_json;
 
 use crate::mlx::{Dtype, Result};
 

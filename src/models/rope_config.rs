@@ -7,6 +7,13 @@ use crate::nn::{LongRope, RopeConfig, RopeScaling, Yarn};
 
 const TYPES: &str = "one of default, linear, dynamic, yarn, longrope, llama3";
 
+/// Rotary embeddings of the first `dims` features from the keys of `config.json` that speak of them.
+pub fn rope_from_json(json: &serde_json::Value, dims: i32) -> Result<RopeConfig> {
+    let config = Reader::new(json, std::path::Path::new("RoPE"))?;
+    let longest = config.integer("max_position_embeddings", Some(32768), 1, i64::from(i32::MAX))?;
+    rope(&config, dims, longest)
+}
+
 pub(crate) fn rope(config: &Reader, head_dim: i32, max_position_embeddings: i32) -> Result<RopeConfig> {
     let theta = config.float("rope_theta", Some(10_000.0), 1.000001, 1e15)?;
     // Older files with both keep their meaning: transformers lets a non-empty rope_scaling win.

@@ -2,23 +2,38 @@
 
 pub mod activations;
 mod attention;
+mod batch_norm;
+mod bilinear;
+mod conv;
 mod dropout;
 mod embedding;
+pub mod init;
 mod linear;
 mod lora;
 pub mod losses;
 mod mlp;
 mod norm;
+mod pool;
+mod positional;
+mod recurrent;
 mod rope;
+mod upsample;
 
 pub use attention::{Attention, AttentionShape, Context, ContextMask};
+pub use batch_norm::{BatchStatistics, batch_norm, batch_statistics, instance_norm};
+pub use bilinear::bilinear;
+pub use conv::{ConvShape, conv, conv_transpose};
 pub use dropout::dropout;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::Lora;
 pub use mlp::Mlp;
 pub use norm::{Affine, GroupNorm, LayerNorm, RmsNorm, group_norm, layer_norm};
+pub use pool::{Pooling, pool};
+pub use positional::{alibi, sinusoidal, sinusoidal_frequencies};
+pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
+pub use upsample::{Interpolation, upsample};
 
 use crate::mlx::Array;
 

@@ -3,8 +3,8 @@
 
 use std::f64::consts::PI;
 
-use crate::mlx::fast::RopeOffset;
-use crate::mlx::{Array, Dtype, Error, Result, kernels};
+use crate::mlx::fast::{RopeFrequencies, RopeOffset};
+use crate::mlx::{Array, Dtype, Error, Result, fast, kernels};
 
 /// YaRN (Peng et al. 2023, arXiv:2309.00071).
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +60,7 @@ impl RopeScaling {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
-    /// Size of a head, even. All of it is rotated.
+    /// How many features of a head are rotated, even.
     pub dims: i32,
     pub theta: f64,
     pub scaling: RopeScaling,
@@ -92,6 +92,10 @@ pub struct Rope {
     dims: i32,
     frequencies: Frequencies,
     attention_factor: f32,
+    /// Neighbours are rotated instead of halves.
+    traditional: bool,
+    /// Multiplies positions.
+    scale: f32,
 }
 
 impl Rope {
@@ -152,10 +156,15 @@ impl Rope {
                 Frequencies::Table { table: table(&wavelengths.iter().map(stretched).collect::<Vec<_>>())?, scale: 1.0 }
             }
         };
-        Ok(Rope { dims, frequencies, attention_factor: attention_factor as f32 })
+        Ok(Rope { dims, frequencies, attention_factor: attention_factor as f32, traditional: false, scale: 1.0 })
     }
 
-    /// Rotates `x` `[B, H, T, D]`, whose first slot stands at `offset`.
+    /// As in `mlx.nn.RoPE`: `traditional` rotates neighbours instead of halves, `scale` multiplies positions.
+    pub fn with(self, traditional: bool, scale: f32) -> Self {
+        Rope { traditional, scale, ..self }
+    }
+
+    /// Rotates the first `dims` features of `x` `[B, H, T, D]` (or `[.., T, D]`), whose first slot stands at `offset`.
     pub fn forward(&self, x: &Array, offset: RopeOffset) -> Result<Array> {
         let x = if self.attention_factor == 1.0 { x.clone() } else { x.multiply_scalar(self.attention_factor)? };
         let (table, scale) = match &self.frequencies {
@@ -171,6 +180,10 @@ impl Rope {
                 (crate::mlx::ops::where_(&is_long, long, short)?, 1.0)
             }
         };
+        let scale = scale * self.scale;
+        if self.traditional || x.ndim() != 4 {
+            return fast::rope_with(&x, self.dims, self.traditional, RopeFrequencies::Table(&table), scale, offset);
+        }
         kernels::rope(&x, self.dims, &table, scale, offset)
     }
 }
@@ -182,7 +195,7 @@ fn table(values: &[f64]) -> Result<Array> {
 
 /// The largest position of the batch plus one, float32, without waiting for the device.
 fn length(x: &Array, offset: &RopeOffset) -> Result<Array> {
-    let slots = x.dim(2);
+    let slots = x.dim(-2);
     match offset {
         RopeOffset::Same(offset) => Ok(Array::scalar((offset + slots) as f32)),
         RopeOffset::PerRow(offsets) => offsets.max_all()?.astype(Dtype::Float32)?.add_scalar(slots as f32),

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod array;
+mod cache;
 mod cancel;
 mod device;
 mod error;
@@ -12,6 +13,7 @@ mod info;
 mod io;
 mod lifetime;
 mod model;
+mod nn;
 mod ops;
 mod optim;
 mod promise;
@@ -19,6 +21,7 @@ mod rl;
 mod tokenizer;
 mod trainer;
 mod transforms;
+mod weights;
 
 use arguments::{FlatAxis, Indices};
 use array::DtypeName;
