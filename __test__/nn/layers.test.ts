@@ -1,0 +1,130 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { mx, MxArray, nn } from '../../lib/index.ts';
+import { readSafetensors } from '../helpers/golden.ts';
+import type { Tensor } from '../helpers/golden.ts';
+
+const folder = join(import.meta.dirname, '..', 'fixtures', 'nn-layers');
+const tensors = readSafetensors(join(folder, 'layers.safetensors'));
+
+interface LayerCase {
+  name: string;
+  class: string;
+  args: unknown[];
+  evaluate: boolean;
+  gradients: boolean;
+  extra: unknown[];
+}
+
+interface LossCase {
+  name: string;
+  function: string;
+  options: object;
+}
+
+const { cases, losses } = JSON.parse(readFileSync(join(folder, 'layers.json'), 'utf8')) as {
+  cases: LayerCase[];
+  losses: LossCase[];
+};
+
+const toArray = ({ dtype, shape, data }: Tensor): MxArray =>
+  dtype === 'F32' ? MxArray.fromFloat32(Float32Array.from(data), shape) : MxArray.fromInt32(Int32Array.from(data), shape);
+
+/** `[suffix, tensor]` of all tensors below a prefix. */
+const below = (prefix: string): [string, Tensor][] =>
+  [...tensors].filter(([name]) => name.startsWith(`${prefix}/`)).map(([name, tensor]) => [name.slice(prefix.length + 1), tensor]);
+
+const listed = (prefix: string): MxArray[] =>
+  below(prefix)
+    .toSorted(([a], [b]) => Number(a) - Number(b))
+    .map(([, tensor]) => toArray(tensor));
+
+/**
+ * Sums of a few dozen float32 products in another order: some units in the last place of the largest term. Gradients of two layers lose one
+ * digit more.
+ */
+function expectClose(found: MxArray, wanted: Tensor, what: string): void {
+  expect(found.shape, what).toEqual(wanted.shape);
+  const largest = Math.max(1, ...wanted.data.filter((value) => Number.isFinite(value)).map(Math.abs));
+  const values = found.toFloat32();
+  for (const [i, value] of wanted.data.entries()) {
+    expect(Math.abs(values[i]! - value), `${what} [${i}]: ${values[i]} for ${value}`).toBeLessThanOrEqual(2e-5 * largest);
+  }
+}
+
+const layers = nn as unknown as { [name: string]: new (...args: unknown[]) => nn.Module };
+
+function make(layer: LayerCase): nn.Module {
+  const module = new layers[layer.class]!(...layer.args);
+  module.loadWeights(below(`${layer.name}/parameter`).map(([name, tensor]) => [name, toArray(tensor)]));
+  return layer.evaluate ? module.eval() : module;
+}
+
+const outputsOf = (module: nn.Module, inputs: readonly MxArray[], extra: readonly unknown[]): MxArray[] => {
+  const y = module.forward(...inputs, ...extra) as MxArray | MxArray[];
+  return Array.isArray(y) ? y : [y];
+};
+
+const isFloat = (array: MxArray): boolean => array.dtype === 'float32';
+
+test('the fixture covers the layers', () => {
+  expect(cases.length).toBeGreaterThan(90);
+  expect(losses.length).toBe(18);
+});
+
+describe.each(cases)('$name', (layer) => {
+  test('forward', () => {
+    const module = make(layer);
+    const outputs = outputsOf(module, listed(`${layer.name}/input`), layer.extra);
+    const wanted = below(`${layer.name}/output`);
+    expect(outputs.length).toBe(wanted.length);
+    for (const [i, tensor] of wanted) expectClose(outputs[Number(i)]!, tensor, `output ${i}`);
+    const named = new Map(module.namedParameters());
+    for (const [name, tensor] of below(`${layer.name}/after`)) {
+      expectClose(named.get(name === 'running_mean' ? 'runningMean' : 'runningVar')!, tensor, name);
+    }
+  });
+
+  test.runIf(layer.gradients)('gradients', () => {
+    const module = make(layer);
+    const inputs = listed(`${layer.name}/input`);
+    const cotangents = listed(`${layer.name}/cotangent`);
+    const loss = (xs: readonly MxArray[]): MxArray => {
+      const sums = outputsOf(module, xs, layer.extra).map((y, i) => mx.sum(mx.multiply(y, cotangents[i]!)));
+      return sums.reduce((a, b) => mx.add(a, b));
+    };
+    const wanted = below(`${layer.name}/gradient`);
+    if (wanted.length > 0) {
+      const [, gradients] = nn.valueAndGrad(module, loss)(inputs);
+      const found = mx.treeFlatten(gradients);
+      expect(found.length).toBe(wanted.length);
+      const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+      for (const [name, tensor] of wanted) {
+        const [, gradient] = found.find(([own]) => own === name || own === camel(name)) ?? [];
+        expect(gradient, name).toBeDefined();
+        expectClose(gradient!, tensor, `gradient of ${name}`);
+      }
+    }
+    const floating = inputs.filter(isFloat);
+    if (floating.length > 0) {
+      const gradients = mx.grad((xs: MxArray[]) => {
+        let next = 0;
+        return loss(inputs.map((x) => (isFloat(x) ? xs[next++]! : x)));
+      })(floating) as MxArray[];
+      const wantedInputs = below(`${layer.name}/input_gradient`).toSorted(([a], [b]) => Number(a) - Number(b));
+      expect(gradients.length).toBe(wantedInputs.length);
+      for (const [i, [, tensor]] of wantedInputs.entries()) expectClose(gradients[i]!, tensor, `gradient of input ${i}`);
+    }
+  });
+});
+
+describe.each(losses)('$name', (loss) => {
+  test('value and gradient', () => {
+    const [first, ...rest] = listed(`${loss.name}/input`) as [MxArray, ...MxArray[]];
+    const fn = (nn.losses as unknown as { [name: string]: (...args: unknown[]) => MxArray })[loss.function]!;
+    expectClose(fn(first, ...rest, loss.options), tensors.get(`${loss.name}/output/0`)!, 'value');
+    const gradient = mx.grad((x: MxArray) => mx.sum(fn(x, ...rest, loss.options)))(first);
+    expectClose(gradient, tensors.get(`${loss.name}/input_gradient/0`)!, 'gradient');
+  });
+});
