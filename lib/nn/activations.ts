@@ -218,7 +218,10 @@ export class GELU extends Module {
   constructor(readonly approx: GeluApproximation = 'none') {
     super();
     if (!['none', 'precise', 'tanh', 'fast'].includes(approx)) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `the approximation of GELU must be none, precise, tanh or fast, not '${String(approx)}'`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `the approximation of GELU must be none, precise, tanh or fast, not '${String(approx)}'`,
+      );
     }
   }
 

@@ -22,7 +22,14 @@ function attend(queries: MxArray, keys: MxArray, values: MxArray, scale: number,
     throw new MlxError('ERR_MLX_ARGUMENT', `an attention mask is 'causal', an array or null, not ${String(mask)}`);
   }
   const [batch, heads, slots] = queries.shape as [number, number, number];
-  const attended = native.attention(queries, keys, values, scale, mask === 'causal', mask instanceof MxArray ? mask : null);
+  const attended = native.attention(
+    queries,
+    keys,
+    values,
+    scale,
+    mask === 'causal',
+    mask instanceof MxArray ? mask : null,
+  );
   return reshape(attended, [batch, slots, heads * values.shape[3]!]);
 }
 
@@ -78,10 +85,16 @@ export class Attention extends Module {
     this.numHeads = size('nn.Attention', 'numHeads', numHeads);
     this.numKeyValueHeads = size('nn.Attention', 'numKeyValueHeads', given.numKeyValueHeads ?? numHeads);
     if (numHeads % this.numKeyValueHeads !== 0) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `nn.Attention cannot share ${this.numKeyValueHeads} key-value heads among ${numHeads} heads`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `nn.Attention cannot share ${this.numKeyValueHeads} key-value heads among ${numHeads} heads`,
+      );
     }
     if (given.headDim === undefined && dims % numHeads !== 0) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `nn.Attention cannot split ${dims} features into ${numHeads} heads; name headDim`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `nn.Attention cannot split ${dims} features into ${numHeads} heads; name headDim`,
+      );
     }
     this.headDim = size('nn.Attention', 'headDim', given.headDim ?? dims / numHeads);
     const { bias = false, qkvBias = bias, outputBias = bias, qkNorm = false, rope = {} } = given;
@@ -140,9 +153,18 @@ export class MultiHeadAttention extends Module {
     size('nn.MultiHeadAttention', 'dims', dims);
     this.numHeads = size('nn.MultiHeadAttention', 'numHeads', numHeads);
     if (dims % numHeads !== 0) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `nn.MultiHeadAttention cannot split ${dims} features into ${numHeads} heads`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `nn.MultiHeadAttention cannot split ${dims} features into ${numHeads} heads`,
+      );
     }
-    const { queryInputDims = dims, keyInputDims = dims, valueDims = dims, valueOutputDims = dims, bias = false } = given;
+    const {
+      queryInputDims = dims,
+      keyInputDims = dims,
+      valueDims = dims,
+      valueOutputDims = dims,
+      bias = false,
+    } = given;
     const { valueInputDims = keyInputDims } = given;
     this.queryProj = new Linear(queryInputDims, dims, { bias });
     this.keyProj = new Linear(keyInputDims, dims, { bias });

@@ -4,7 +4,10 @@ import { MlxError } from '../errors.js';
 /** A whole number of at least 1. */
 export function size(layer: string, name: string, value: number): number {
   if (!Number.isSafeInteger(value) || value < 1) {
-    throw new MlxError('ERR_MLX_ARGUMENT', `${name} of ${layer} must be a whole number of at least 1, not ${String(value)}`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `${name} of ${layer} must be a whole number of at least 1, not ${String(value)}`,
+    );
   }
   return value;
 }
@@ -17,9 +20,19 @@ export function positive(layer: string, name: string, value: number): number {
 }
 
 /** One number for each spatial axis, from one for all of them or a list. */
-export function perAxis(layer: string, name: string, value: number | readonly number[], axes: number, least: number): number[] {
+export function perAxis(
+  layer: string,
+  name: string,
+  value: number | readonly number[],
+  axes: number,
+  least: number,
+): number[] {
   const list = typeof value === 'number' ? Array.from({ length: axes }, () => value) : value;
-  if (!Array.isArray(list) || list.length !== axes || list.some((entry) => !Number.isSafeInteger(entry) || entry < least)) {
+  if (
+    !Array.isArray(list) ||
+    list.length !== axes ||
+    list.some((entry) => !Number.isSafeInteger(entry) || entry < least)
+  ) {
     throw new MlxError(
       'ERR_MLX_ARGUMENT',
       `${name} of ${layer} must be a whole number of at least ${least}${axes > 1 ? `, or ${axes} of them` : ''}, not ${JSON.stringify(value)}`,

@@ -7,7 +7,10 @@ import type { Module, ParameterTree } from './module.js';
  * `module.forward`, or `fn` which uses the module, computed again by a gradient instead of kept. As Python's `nn.utils.checkpoint`. What it
  * assigns into the module is dropped.
  */
-export function checkpoint<A extends readonly any[], R = any>(module: Module, fn?: (...args: A) => R): (...args: A) => R {
+export function checkpoint<A extends readonly any[], R = any>(
+  module: Module,
+  fn?: (...args: A) => R,
+): (...args: A) => R {
   const forward = fn ?? ((...args: A): R => module.forward(...args) as R);
   const recomputed = recompute((parameters: ParameterTree, ...args: A): R => {
     const before = treeSnapshot(module);

@@ -32,7 +32,13 @@ abstract class Conv extends Module {
   readonly dilation: readonly number[];
   readonly groups: number;
 
-  constructor(axes: number, inChannels: number, outChannels: number, kernelSize: PerAxis, options: ConvOptions | undefined) {
+  constructor(
+    axes: number,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: PerAxis,
+    options: ConvOptions | undefined,
+  ) {
     super();
     const layer = `nn.${this.constructor.name}`;
     const given = known(options, ['stride', 'padding', 'dilation', 'groups', 'bias'], layer);
@@ -44,7 +50,10 @@ abstract class Conv extends Module {
     size(layer, 'inChannels', inChannels);
     size(layer, 'outChannels', outChannels);
     if (inChannels % this.groups !== 0 || outChannels % this.groups !== 0) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `${layer} cannot share ${inChannels} input and ${outChannels} output channels among ${this.groups} groups`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `${layer} cannot share ${inChannels} input and ${outChannels} output channels among ${this.groups} groups`,
+      );
     }
     const channels = inChannels / this.groups;
     const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, channels));
@@ -54,7 +63,8 @@ abstract class Conv extends Module {
 
   override extraRepr(): string {
     const shape = this.weight.shape;
-    const list = (values: readonly number[]): string => (values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`);
+    const list = (values: readonly number[]): string =>
+      values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`;
     return (
       `${shape.at(-1)! * this.groups}, ${shape[0]}, kernelSize=${list(shape.slice(1, -1))}, stride=${list(this.stride)}, ` +
       `padding=${list(this.padding)}, dilation=${list(this.dilation)}, groups=${this.groups}, bias=${this.bias !== undefined}`
@@ -100,7 +110,13 @@ abstract class ConvTranspose extends Module {
   readonly dilation: readonly number[];
   readonly outputPadding: readonly number[];
 
-  constructor(axes: number, inChannels: number, outChannels: number, kernelSize: PerAxis, options: ConvTransposeOptions | undefined) {
+  constructor(
+    axes: number,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: PerAxis,
+    options: ConvTransposeOptions | undefined,
+  ) {
     super();
     const layer = `nn.${this.constructor.name}`;
     const given = known(options, ['stride', 'padding', 'dilation', 'outputPadding', 'bias'], layer);
@@ -111,13 +127,19 @@ abstract class ConvTranspose extends Module {
     this.outputPadding = perAxis(layer, 'outputPadding', given.outputPadding ?? 0, axes, 0);
     size(layer, 'inChannels', inChannels);
     const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, inChannels));
-    this.weight = native.uniform([size(layer, 'outChannels', outChannels), ...kernel, inChannels], -scale, scale, 'float32');
+    this.weight = native.uniform(
+      [size(layer, 'outChannels', outChannels), ...kernel, inChannels],
+      -scale,
+      scale,
+      'float32',
+    );
     if (given.bias ?? true) this.bias = zeros([outChannels]);
   }
 
   override extraRepr(): string {
     const shape = this.weight.shape;
-    const list = (values: readonly number[]): string => (values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`);
+    const list = (values: readonly number[]): string =>
+      values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`;
     return (
       `${shape.at(-1)}, ${shape[0]}, kernelSize=${list(shape.slice(1, -1))}, stride=${list(this.stride)}, padding=${list(this.padding)}, ` +
       `dilation=${list(this.dilation)}, outputPadding=${list(this.outputPadding)}, bias=${this.bias !== undefined}`

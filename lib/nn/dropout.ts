@@ -9,7 +9,10 @@ abstract class AnyDropout extends Module {
   constructor(readonly p = 0.5) {
     super();
     if (!(p >= 0 && p < 1)) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `the probability of ${this.constructor.name} must be in [0, 1), not ${String(p)}`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `the probability of ${this.constructor.name} must be in [0, 1), not ${String(p)}`,
+      );
     }
   }
 
@@ -27,9 +30,14 @@ abstract class AnyDropout extends Module {
   protected dropMaps(x: MxArray, spatial: number): MxArray {
     const shape = x.shape;
     if (shape.length !== spatial + 1 && shape.length !== spatial + 2) {
-      throw new MlxError('ERR_MLX_SHAPE', `${this.constructor.name} takes inputs of ${spatial + 1} or ${spatial + 2} axes, not of shape [${shape.join(', ')}]`);
+      throw new MlxError(
+        'ERR_MLX_SHAPE',
+        `${this.constructor.name} takes inputs of ${spatial + 1} or ${spatial + 2} axes, not of shape [${shape.join(', ')}]`,
+      );
     }
-    const maps = shape.map((length, axis) => (axis < shape.length - 1 && axis >= shape.length - 1 - spatial ? 1 : length));
+    const maps = shape.map((length, axis) =>
+      axis < shape.length - 1 && axis >= shape.length - 1 - spatial ? 1 : length,
+    );
     return multiply(native.dropout(ones(maps, x.dtype), this.p), x);
   }
 }

@@ -22,15 +22,7 @@ export { Module } from './module.js';
 export type { FreezeOptions, LoadWeightsOptions, MemberFilter, ModuleTree, ParameterTree } from './module.js';
 export { BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm } from './norm.js';
 export type { AffineNormOptions, BatchNormOptions, GroupNormOptions, LayerNormOptions, NormOptions } from './norm.js';
-export {
-  AvgPool1d,
-  AvgPool2d,
-  AvgPool3d,
-  MaxPool1d,
-  MaxPool2d,
-  MaxPool3d,
-  Upsample,
-} from './pooling.js';
+export { AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d, Upsample } from './pooling.js';
 export type { PoolOptions, UpsampleMode, UpsampleOptions } from './pooling.js';
 export { ALiBi, RoPE, SinusoidalPositionalEncoding } from './positional.js';
 export type { RopeOptions, RopeScaling, SinusoidalOptions } from './positional.js';

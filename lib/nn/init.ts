@@ -32,7 +32,10 @@ export const identity =
   (a) => {
     const [rows, columns] = a.shape;
     if (a.ndim !== 2 || rows !== columns) {
-      throw new MlxError('ERR_MLX_SHAPE', `an identity is a square matrix, not an array of shape [${a.shape.join(', ')}]`);
+      throw new MlxError(
+        'ERR_MLX_SHAPE',
+        `an identity is a square matrix, not an array of shape [${a.shape.join(', ')}]`,
+      );
     }
     const data = new Float32Array(rows! * rows!);
     for (let i = 0; i < rows!; i++) data[i * rows! + i] = 1;
@@ -43,7 +46,10 @@ export const identity =
 function fans(a: MxArray): { fanIn: number; fanOut: number } {
   const shape = a.shape;
   if (shape.length < 2) {
-    throw new MlxError('ERR_MLX_SHAPE', `Glorot and He initialisation need 2 axes or more, not shape [${shape.join(', ')}]`);
+    throw new MlxError(
+      'ERR_MLX_SHAPE',
+      `Glorot and He initialisation need 2 axes or more, not shape [${shape.join(', ')}]`,
+    );
   }
   const field = shape.slice(1, -1).reduce((product, size) => product * size, 1);
   return { fanIn: shape.at(-1)! * field, fanOut: shape[0]! * field };
@@ -70,7 +76,10 @@ export type FanMode = 'fanIn' | 'fanOut';
 
 function fan(a: MxArray, mode: FanMode): number {
   if (mode !== 'fanIn' && mode !== 'fanOut') {
-    throw new MlxError('ERR_MLX_ARGUMENT', `the mode of He initialisation must be 'fanIn' or 'fanOut', not '${String(mode)}'`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `the mode of He initialisation must be 'fanIn' or 'fanOut', not '${String(mode)}'`,
+    );
   }
   return fans(a)[mode];
 }

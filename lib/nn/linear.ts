@@ -57,7 +57,11 @@ export class Bilinear extends Module {
     super();
     const { bias = true } = known(options, ['bias'], 'nn.Bilinear');
     const scale = Math.sqrt(1 / size('nn.Bilinear', 'input1Dims', input1Dims));
-    const shape = [size('nn.Bilinear', 'outputDims', outputDims), size('nn.Bilinear', 'input2Dims', input2Dims), input1Dims];
+    const shape = [
+      size('nn.Bilinear', 'outputDims', outputDims),
+      size('nn.Bilinear', 'input2Dims', input2Dims),
+      input1Dims,
+    ];
     this.weight = native.uniform(shape, -scale, scale, 'float32');
     if (bias) this.bias = native.uniform([outputDims], -scale, scale, 'float32');
   }

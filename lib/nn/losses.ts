@@ -35,7 +35,11 @@ export interface BinaryCrossEntropyOptions extends LossOptions {
 }
 
 /** Binary cross entropy of logits or probabilities with targets in [0, 1]. Reduction: 'mean'. */
-export function binaryCrossEntropy(inputs: ArrayLike, targets: ArrayLike, options?: BinaryCrossEntropyOptions): MxArray {
+export function binaryCrossEntropy(
+  inputs: ArrayLike,
+  targets: ArrayLike,
+  options?: BinaryCrossEntropyOptions,
+): MxArray {
   const given = known(options, ['weights', 'withLogits', 'reduction'], 'losses.binaryCrossEntropy()');
   const { weights, withLogits = true, reduction = 'mean' } = given;
   return native.binaryCrossEntropy(inputs, targets, weights ?? null, withLogits, reduction);

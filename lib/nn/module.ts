@@ -134,7 +134,10 @@ export abstract class Module {
     const above = new Set<Module>();
     const ofModule = (module: Module): ParameterTree => {
       if (above.has(module)) {
-        throw new MlxError('ERR_MLX_ARGUMENT', `a ${module.constructor.name} contains itself; keep references to parents in names that start with _ or #`);
+        throw new MlxError(
+          'ERR_MLX_ARGUMENT',
+          `a ${module.constructor.name} contains itself; keep references to parents in names that start with _ or #`,
+        );
       }
       above.add(module);
       const tree = Object.fromEntries(
@@ -228,9 +231,11 @@ export abstract class Module {
   /** Takes parameters out of `trainableParameters()`: all, or those of the given names. */
   freeze(options: FreezeOptions = {}): this {
     return this.#eachChosen(options, (module, keys) => {
-      const names = keys ?? membersOf(module)
-        .filter(([name, value]) => mayHoldParameters(module, name, value) && !(value instanceof Module))
-        .flatMap(([name, value]) => (isContainer(value) ? ownArrayNames(name, value) : [name]));
+      const names =
+        keys ??
+        membersOf(module)
+          .filter(([name, value]) => mayHoldParameters(module, name, value) && !(value instanceof Module))
+          .flatMap(([name, value]) => (isContainer(value) ? ownArrayNames(name, value) : [name]));
       module._frozen = [...new Set([...module._frozen, ...names])].toSorted();
     });
   }
@@ -240,7 +245,8 @@ export abstract class Module {
     const { recurse = true, keys, strict = false } = options;
     if (recurse && strict && keys !== undefined) this.#mustHave(keys);
     // Through each module's own method: some keep what must stay frozen.
-    for (const module of recurse ? this.modules() : [this]) module.unfreezeOwn(keys === undefined ? undefined : listOf(keys), strict && !recurse);
+    for (const module of recurse ? this.modules() : [this])
+      module.unfreezeOwn(keys === undefined ? undefined : listOf(keys), strict && !recurse);
     return this;
   }
 

@@ -106,7 +106,14 @@ export class GroupNorm extends Module {
   }
 
   forward(x: MxArray): MxArray {
-    return native.groupNorm(x, this.numGroups, this.weight ?? null, this.bias ?? null, this.eps, this.pytorchCompatible);
+    return native.groupNorm(
+      x,
+      this.numGroups,
+      this.weight ?? null,
+      this.bias ?? null,
+      this.eps,
+      this.pytorchCompatible,
+    );
   }
 }
 
@@ -193,7 +200,10 @@ export class BatchNorm extends Module {
     let [mean, variance] = [runningMean, runningVar];
     if (this.training || mean === undefined || variance === undefined) {
       if (this.training && x.size === x.shape.at(-1)) {
-        throw new MlxError('ERR_MLX_SHAPE', `nn.BatchNorm needs more than one value per feature in training; the input has shape [${x.shape.join(', ')}]`);
+        throw new MlxError(
+          'ERR_MLX_SHAPE',
+          `nn.BatchNorm needs more than one value per feature in training; the input has shape [${x.shape.join(', ')}]`,
+        );
       }
       const [batchMean, batchVariance, unbiased] = native.batchStatistics(x) as [MxArray, MxArray, MxArray];
       if (this.training && runningMean !== undefined && runningVar !== undefined) {

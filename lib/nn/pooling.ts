@@ -110,12 +110,19 @@ export class Upsample extends Module {
     super();
     const given = known(options, ['mode', 'alignCorners', 'antialias'], 'nn.Upsample');
     const { mode = 'nearest', alignCorners = false, antialias = false } = given;
-    for (const factor of typeof scaleFactor === 'number' ? [scaleFactor] : scaleFactor) positive('nn.Upsample', 'scaleFactor', factor);
+    for (const factor of typeof scaleFactor === 'number' ? [scaleFactor] : scaleFactor)
+      positive('nn.Upsample', 'scaleFactor', factor);
     if (!['nearest', 'linear', 'cubic'].includes(mode)) {
-      throw new MlxError('ERR_MLX_ARGUMENT', `the mode of nn.Upsample must be nearest, linear or cubic, not '${String(mode)}'`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `the mode of nn.Upsample must be nearest, linear or cubic, not '${String(mode)}'`,
+      );
     }
     if (antialias && (alignCorners || mode === 'nearest')) {
-      throw new MlxError('ERR_MLX_ARGUMENT', "antialias of nn.Upsample belongs to the modes 'linear' and 'cubic' without alignCorners");
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        "antialias of nn.Upsample belongs to the modes 'linear' and 'cubic' without alignCorners",
+      );
     }
     this.scaleFactor = scaleFactor;
     this.mode = mode;
@@ -131,7 +138,10 @@ export class Upsample extends Module {
     const { scaleFactor } = this;
     const axes = x.ndim - 2;
     if (axes < 1) {
-      throw new MlxError('ERR_MLX_SHAPE', `nn.Upsample takes [N, .., C] with a spatial axis, not shape [${x.shape.join(', ')}]`);
+      throw new MlxError(
+        'ERR_MLX_SHAPE',
+        `nn.Upsample takes [N, .., C] with a spatial axis, not shape [${x.shape.join(', ')}]`,
+      );
     }
     const factors = typeof scaleFactor === 'number' ? Array.from({ length: axes }, () => scaleFactor) : scaleFactor;
     return native.upsample(x, factors, this.mode, this.alignCorners, this.antialias);

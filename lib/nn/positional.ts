@@ -74,7 +74,9 @@ export class RoPE extends Module {
     const config: Record<string, unknown> = { rope_theta: base };
     if (maxPositionEmbeddings !== undefined) config['max_position_embeddings'] = maxPositionEmbeddings;
     if (scaling !== undefined) {
-      config['rope_scaling'] = Object.fromEntries(Object.entries(scaling).map(([key, value]) => [pythonName(key), value]));
+      config['rope_scaling'] = Object.fromEntries(
+        Object.entries(scaling).map(([key, value]) => [pythonName(key), value]),
+      );
     }
     const { NativeRope } = addon();
     this.#native = guard(() => new NativeRope(dims, traditional, scale, config));
@@ -134,7 +136,12 @@ export class SinusoidalPositionalEncoding extends Module {
 /** Attention with linear biases (Press et al. 2022, arXiv:2108.12409). */
 export class ALiBi extends Module {
   /** `-slope · |i - j|`, `[1, numHeads, queries - offset, keys]`. */
-  static createAlibiMatrix(queries: number, keys: number, numHeads: number, options?: { offset?: number; dtype?: Dtype }): MxArray {
+  static createAlibiMatrix(
+    queries: number,
+    keys: number,
+    numHeads: number,
+    options?: { offset?: number; dtype?: Dtype },
+  ): MxArray {
     const { offset = 0, dtype = 'float32' } = known(options, ['offset', 'dtype'], 'nn.ALiBi.createAlibiMatrix()');
     return native.alibi(queries, keys, numHeads, offset, dtype);
   }

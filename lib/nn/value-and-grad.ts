@@ -23,8 +23,10 @@ export function valueAndGrad<A extends readonly any[], R>(
   module: Module,
   fn: (...args: A) => R,
 ): (...args: A) => [R, ParameterTree] {
-  if (!(module instanceof Module)) throw new MlxError('ERR_MLX_ARGUMENT', 'nn.valueAndGrad() takes a module and a function of its output');
-  if (typeof fn !== 'function') throw new MlxError('ERR_MLX_ARGUMENT', `nn.valueAndGrad() takes a function, not ${typeof fn}`);
+  if (!(module instanceof Module))
+    throw new MlxError('ERR_MLX_ARGUMENT', 'nn.valueAndGrad() takes a module and a function of its output');
+  if (typeof fn !== 'function')
+    throw new MlxError('ERR_MLX_ARGUMENT', `nn.valueAndGrad() takes a function, not ${typeof fn}`);
   return (...args) => {
     const trainable = module.trainableParameters();
     const before = treeSnapshot(module);

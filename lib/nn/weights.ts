@@ -40,7 +40,10 @@ function pythonNames(paths: Iterable<string>): Map<string, string> {
     const name = pythonName(path);
     const other = names.get(name);
     if (other !== undefined) {
-      throw new MlxError('ERR_MLX_CONFIG', `parameters '${other}' and '${path}' are both '${name}' in a file; rename one of the properties`);
+      throw new MlxError(
+        'ERR_MLX_CONFIG',
+        `parameters '${other}' and '${path}' are both '${name}' in a file; rename one of the properties`,
+      );
     }
     names.set(name, path);
   }

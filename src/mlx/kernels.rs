@@ -78,7 +78,7 @@ pub fn rope(x: &Array, dims: i32, wavelengths: &Array, scale: f32, offset: RopeO
 /// Attention as `fast::scaled_dot_product_attention`, but of shape `[B, T, H, D]`.
 pub fn attention(queries: &Array, keys: &Array, values: &Array, scale: f32, mask: Mask) -> Result<Array> {
     let additive = matches!(mask, Mask::Array(array) if array.dtype() != Dtype::Bool);
-    if !usable(&[queries, keys, values]) || additive {
+    if !usable(&[queries, keys, values]) || additive || keys.shape() != values.shape() {
         return fast::scaled_dot_product_attention(queries, keys, values, scale, mask)?.transpose(&[0, 2, 1, 3]);
     }
     let (causal, mask) = match mask {
