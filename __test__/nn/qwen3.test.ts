@@ -47,11 +47,15 @@ function expectClose(found: MxArray, wanted: { shape: number[]; data: number[] }
   }
 }
 
+const snake = (path: string): string =>
+  path.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a}_${b.toLowerCase()}`);
+
 describe('a Qwen3 of nn layers with the weights of a checkpoint', () => {
   const tokens = io.get('single_ids')!;
   const logits = io.get('single_logits')!;
 
   test("has transformers' logits", () => {
+    expect.hasAssertions();
     expectClose(load().forward(ids(tokens)), logits, 2e-4, 1e-4);
   });
 
@@ -90,8 +94,6 @@ describe('a Qwen3 of nn layers with the weights of a checkpoint', () => {
     )();
     expect(Math.abs(loss.item() - 8.060271263122559)).toBeLessThanOrEqual(2e-5 + 8e-5);
     const wanted = readSafetensors(folder('grads.safetensors'));
-    const snake = (path: string): string =>
-      path.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a}_${b.toLowerCase()}`);
     const found = mx.treeFlatten(gradients);
     expect(found.length).toBe(wanted.size);
     for (const [path, gradient] of found) expectClose(gradient, wanted.get(snake(path))!, 2e-5, 1e-3);
@@ -137,6 +139,7 @@ describe('rotary embeddings of every kind', () => {
   });
 
   test('linear scaling divides positions; offsets may differ by row', () => {
+    expect.hasAssertions();
     const slow = new nn.RoPE(8, { scaling: { ropeType: 'linear', factor: 2 } });
     expectClose(
       slow.forward(x),

@@ -31,6 +31,12 @@ const xor = {
   y: mx.array([[0], [1], [1], [0]], 'float32'),
 };
 
+const trainingStep = (net: nn.Module) => (x: MxArray, y: MxArray) => {
+  const [loss, gradients] = nn.valueAndGrad(net, () => nn.losses.mseLoss(net.forward(x), y))();
+  descend(net, gradients, 0.1);
+  return loss;
+};
+
 describe('nn.valueAndGrad', () => {
   test('a loss falls', () => {
     mx.random.seed(3);
@@ -116,13 +122,8 @@ describe('nn.valueAndGrad', () => {
     mx.random.seed(4);
     const [model, other] = [mlp(), mlp()];
     other.update(model.parameters());
-    const step = (net: nn.Module) => (x: MxArray, y: MxArray) => {
-      const [loss, gradients] = nn.valueAndGrad(net, () => nn.losses.mseLoss(net.forward(x), y))();
-      descend(net, gradients, 0.1);
-      return loss;
-    };
-    const compiled = mx.compile(step(model), { inputs: model.state, outputs: model.state });
-    const plain = step(other);
+    const compiled = mx.compile(trainingStep(model), { inputs: model.state, outputs: model.state });
+    const plain = trainingStep(other);
     for (let i = 0; i < 10; i++) {
       expect(compiled(xor.x, xor.y).item()).toBeCloseTo(plain(xor.x, xor.y).item(), 5);
     }
@@ -186,6 +187,9 @@ describe('dropout', () => {
   });
 });
 
+/** 2400 draws: relative deviations of 0.015 (normal) and below (uniform). */
+const near = (found: number, wanted: number): void => expect(Math.abs(found / wanted - 1)).toBeLessThan(0.075);
+
 describe('initial weights', () => {
   test('the distributions of the layers', () => {
     mx.random.seed(7);
@@ -206,8 +210,6 @@ describe('initial weights', () => {
     const a = mx.zeros([60, 40]);
     const spread = (array: MxArray): number =>
       Math.sqrt(numbers(array).reduce((sum, value) => sum + value * value, 0) / array.size);
-    // 2400 draws: relative deviations of 0.015 (normal) and below (uniform).
-    const near = (found: number, wanted: number): void => expect(Math.abs(found / wanted - 1)).toBeLessThan(0.075);
     expect(numbers(nn.init.constant(3)(mx.zeros([2])))).toEqual([3, 3]);
     near(spread(nn.init.normal(0, 2)(a)), 2);
     near(spread(nn.init.uniform(-1, 1)(a)), 1 / Math.sqrt(3));

@@ -40,3 +40,7 @@ export function perAxis(
   }
   return [...list];
 }
+
+/** One number alone, several in brackets. */
+export const listText = (values: readonly number[]): string =>
+  values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`;

@@ -1,13 +1,13 @@
 /** Recomputation instead of memory. */
 import { checkpoint as recompute } from '../transforms.js';
 import { treeSnapshot } from '../tree.js';
-import type { Module, ParameterTree } from './module.js';
+import type { Module, ParameterTree, Untyped } from './module.js';
 
 /**
  * `module.forward`, or `fn` which uses the module, computed again by a gradient instead of kept. As Python's `nn.utils.checkpoint`. What it
  * assigns into the module is dropped.
  */
-export function checkpoint<A extends readonly any[], R = any>(
+export function checkpoint<A extends readonly unknown[], R = Untyped>(
   module: Module,
   fn?: (...args: A) => R,
 ): (...args: A) => R {

@@ -2,12 +2,13 @@
 import type { MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import { Module } from './module.js';
+import type { Untyped } from './module.js';
 
 /** Modules or functions, each applied to what the one before it returned. */
 export class Sequential extends Module {
-  readonly layers: (Module | ((x: any) => any))[];
+  readonly layers: (Module | ((x: Untyped) => Untyped))[];
 
-  constructor(...modules: readonly (Module | ((x: any) => any))[]) {
+  constructor(...modules: readonly (Module | ((x: Untyped) => Untyped))[]) {
     super();
     for (const [i, module] of modules.entries()) {
       if (!(module instanceof Module) && typeof module !== 'function') {
@@ -17,7 +18,7 @@ export class Sequential extends Module {
     this.layers = [...modules];
   }
 
-  forward(x: any): MxArray {
+  forward(x: Untyped): MxArray {
     for (const layer of this.layers) x = layer instanceof Module ? layer.forward(x) : layer(x);
     return x as MxArray;
   }

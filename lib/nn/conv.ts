@@ -4,7 +4,7 @@ import type { MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { zeros } from '../generated/ops.js';
-import { perAxis, size } from './check.js';
+import { listText, perAxis, size } from './check.js';
 import { Module } from './module.js';
 
 /** One number for all spatial axes, or one for each. */
@@ -63,11 +63,9 @@ abstract class Conv extends Module {
 
   override extraRepr(): string {
     const shape = this.weight.shape;
-    const list = (values: readonly number[]): string =>
-      values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`;
     return (
-      `${shape.at(-1)! * this.groups}, ${shape[0]}, kernelSize=${list(shape.slice(1, -1))}, stride=${list(this.stride)}, ` +
-      `padding=${list(this.padding)}, dilation=${list(this.dilation)}, groups=${this.groups}, bias=${this.bias !== undefined}`
+      `${shape.at(-1)! * this.groups}, ${shape[0]}, kernelSize=${listText(shape.slice(1, -1))}, stride=${listText(this.stride)}, ` +
+      `padding=${listText(this.padding)}, dilation=${listText(this.dilation)}, groups=${this.groups}, bias=${this.bias !== undefined}`
     );
   }
 
@@ -138,11 +136,9 @@ abstract class ConvTranspose extends Module {
 
   override extraRepr(): string {
     const shape = this.weight.shape;
-    const list = (values: readonly number[]): string =>
-      values.length === 1 ? String(values[0]) : `[${values.join(', ')}]`;
     return (
-      `${shape.at(-1)}, ${shape[0]}, kernelSize=${list(shape.slice(1, -1))}, stride=${list(this.stride)}, padding=${list(this.padding)}, ` +
-      `dilation=${list(this.dilation)}, outputPadding=${list(this.outputPadding)}, bias=${this.bias !== undefined}`
+      `${shape.at(-1)}, ${shape[0]}, kernelSize=${listText(shape.slice(1, -1))}, stride=${listText(this.stride)}, padding=${listText(this.padding)}, ` +
+      `dilation=${listText(this.dilation)}, outputPadding=${listText(this.outputPadding)}, bias=${this.bias !== undefined}`
     );
   }
 

@@ -19,7 +19,7 @@ export { LoRALinear } from './lora.js';
 export type { LoRALinearOptions } from './lora.js';
 export * as losses from './losses.js';
 export { Module } from './module.js';
-export type { FreezeOptions, LoadWeightsOptions, MemberFilter, ModuleTree, ParameterTree } from './module.js';
+export type { FreezeOptions, LoadWeightsOptions, MemberFilter, ModuleTree, ParameterTree, Untyped } from './module.js';
 export { BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm } from './norm.js';
 export type { AffineNormOptions, BatchNormOptions, GroupNormOptions, LayerNormOptions, NormOptions } from './norm.js';
 export { AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d, Upsample } from './pooling.js';

@@ -5,14 +5,8 @@ import * as native from '../generated/nn.js';
 import { size } from './check.js';
 import { Module } from './module.js';
 
-/** What it is given. */
+/** What it is given. The constructor takes whatever a layer in its place would be made with. */
 export class Identity extends Module {
-  /** Takes whatever a layer in its place would be made with. */
-  // eslint-disable-next-line no-useless-constructor
-  constructor(..._: readonly unknown[]) {
-    super();
-  }
-
   forward(x: MxArray): MxArray {
     return x;
   }

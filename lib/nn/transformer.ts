@@ -8,7 +8,7 @@ import { relu } from './activations.js';
 import { Attention, MultiHeadAttention } from './attention.js';
 import type { AttentionMask, AttentionOptions } from './attention.js';
 import { size } from './check.js';
-import { checkpoint } from './checkpoint.js';
+import { checkpoint as recomputed } from './checkpoint.js';
 import { Dropout } from './dropout.js';
 import { Linear } from './linear.js';
 import type { LinearOptions } from './linear.js';
@@ -137,7 +137,7 @@ export class TransformerEncoder extends Module {
 
   forward(x: MxArray, mask?: AttentionMask): MxArray {
     for (const layer of this.layers) {
-      x = this.checkpoint ? checkpoint(layer)(x, mask) : layer.forward(x, mask);
+      x = this.checkpoint ? recomputed(layer)(x, mask) : layer.forward(x, mask);
     }
     return this.ln.forward(x) as MxArray;
   }
@@ -212,7 +212,7 @@ export class TransformerDecoder extends Module {
   forward(x: MxArray, memory: MxArray, xMask?: AttentionMask, memoryMask?: AttentionMask): MxArray {
     for (const layer of this.layers) {
       x = this.checkpoint
-        ? checkpoint(layer)(x, memory, xMask, memoryMask)
+        ? recomputed(layer)(x, memory, xMask, memoryMask)
         : layer.forward(x, memory, xMask, memoryMask);
     }
     return this.ln.forward(x) as MxArray;

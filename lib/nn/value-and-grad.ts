@@ -19,7 +19,7 @@ import type { ParameterTree } from './module.js';
  * const [loss, gradients] = lossAndGrad(x, y);
  * optimizer.update(model, gradients);
  */
-export function valueAndGrad<A extends readonly any[], R>(
+export function valueAndGrad<A extends readonly unknown[], R>(
   module: Module,
   fn: (...args: A) => R,
 ): (...args: A) => [R, ParameterTree] {
