@@ -36,6 +36,10 @@ export type Elements =
 export type ArrayFunction = (inputs: Array<ArrayHandle>) => Array<ArrayHandle> | null;
 /** An array, or a number below 0 that names the place of one in the scratch memory. */
 export type Operand = ArrayHandle;
+/** An axis; null stands for the elements in row-major order. */
+export type FlatAxis = number | null | undefined;
+/** An array of indices; that of plain data has a minus. */
+export type Indices = ArrayHandle;
 
 /**
  * Which binding artifact the generated loader actually loaded: `'native'` for
@@ -126,6 +130,28 @@ export declare class NativeModel {
    * generations end with `ERR_MLX_DISPOSED` at their next token.
    */
   dispose(): void
+}
+
+/** Rules and the parameters that they apply to. */
+export declare class NativeOptimizer {
+  /** Groups as `{ optimizer, options, learningRateScale?, decayedParameters? }`. */
+  constructor(groups: object[])
+  /** Which groups take a learning rate rather than make their own. */
+  takeLearningRates(): Array<boolean>
+  /** Makes an unknown parameter known. */
+  add(group: number, name: string, parameter: ArrayHandle): ParameterState
+  /** Forgets all but the first parameters. */
+  truncate(count: number): void
+  /** Refuses arrays that cannot be a parameter's state. */
+  checkState(index: number, state: Array<ArrayHandle>): void
+  /** The learning rates of the step after `taken` ones, by group. */
+  rates(taken: number): Array<number>
+  /** The same where the step is part of a graph. */
+  lazyRates(taken: ArrayHandle): Array<ArrayHandle>
+  /** New parameters, then the new state of each, in the order of the given ones. `number` is the step's, counted from 1. */
+  update(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: number, rates: Array<number>): Array<ArrayHandle>
+  /** The same where the step's number and the learning rates are part of a graph. */
+  lazyUpdate(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: ArrayHandle, rates: Array<ArrayHandle>): Array<ArrayHandle>
 }
 
 /** Rotary position embeddings with their tables. */
@@ -241,8 +267,30 @@ export interface BuildInfo {
 /** Gives buffers that MLX keeps for later back to the system. Waits for running work. */
 export declare function clearCache(): void
 
+/** Of `isclose` and `allclose`. */
+export interface CloseOptions {
+  /** Whether NaN equals NaN (false). */
+  equalNan?: boolean
+}
+
 /** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
 export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
+
+/** Of `cumsum` and `cumprod`. */
+export interface CumulativeOptions {
+  /** Runs from the end (false). */
+  reverse?: boolean
+  /** Counts the element itself (true). */
+  inclusive?: boolean
+  /** The dtype to compute in, that of `a` unless named (bool: int32). */
+  dtype?: DtypeName
+}
+
+/** Where this thread places operations: `cpu` or `gpu`. */
+export declare function defaultDevice(): string
+
+/** What MLX knows about a device. */
+export declare function deviceInfo(device: string): Record<string, string | number>
 
 export interface GenerateBatchOptions {
   /** Rows per prompt. */
@@ -333,6 +381,17 @@ export interface GrpoLossInputs {
   advantages: ArrayHandle
 }
 
+/** Whether operations can be placed on a device. */
+export declare function isAvailable(device: string): boolean
+
+/** Of `linspace`. */
+export interface LinspaceOptions {
+  /** Whether `stop` is the last value (true), or comes one step after it. */
+  endpoint?: boolean
+  /** float32 unless named. */
+  dtype?: DtypeName
+}
+
 export interface LoadModelOptions {
   /** `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`. */
   dtype?: string
@@ -380,11 +439,25 @@ export interface MemoryStats {
   limit: number
 }
 
+/** Of `meshgrid`. */
+export interface MeshgridOptions {
+  /** Leaves the results unbroadcast: each has size 1 on the axes of the others (false). */
+  sparse?: boolean
+  /** `xy` (the default; the first two axes are swapped, as for plots) or `ij`. */
+  indexing?: string
+}
+
 export interface MicroStepResult {
   loss: number
   /** Tokens that counted. */
   tokens: number
   metrics: Record<string, number>
+}
+
+/** Named arrays of a file. */
+export interface NamedArrays {
+  names: Array<string>
+  arrays: Array<ArrayHandle>
 }
 
 /** Arrays by name, in the order of the names. */
@@ -428,6 +501,16 @@ export interface OptimizerStepResult {
   skipped: boolean
 }
 
+/** What an optimizer keeps for a new parameter. */
+export interface ParameterState {
+  /** The parameter's number. */
+  index: number
+  /** Names in a saved state, such as `layers.0.weight.m`. */
+  names: Array<string>
+  /** Zeros. */
+  arrays: Array<ArrayHandle>
+}
+
 /** Of `computeImportanceRatios`. */
 export interface RatioInputs {
   /** `[B, T]`, under the current policy. */
@@ -446,11 +529,25 @@ export interface RewardStatistics {
   std: number
 }
 
+/** Of `cummax`, `cummin` and `logcumsumexp`. */
+export interface ScanOptions {
+  /** Runs from the end (false). */
+  reverse?: boolean
+  /** Counts the element itself (true). */
+  inclusive?: boolean
+}
+
 /** Limits what MLX keeps after arrays are freed; returns the old limit. Bytes. */
 export declare function setCacheLimit(bytes: number): number
 
+/** Places this thread's later operations on a device; returns the one before. */
+export declare function setDefaultDevice(device: string): string
+
 /** Sets the memory limit; returns the old one. Bytes. */
 export declare function setMemoryLimit(bytes: number): number
+
+/** Sets how much memory Metal keeps resident; returns the old limit. Bytes. */
+export declare function setWiredLimit(bytes: number): number
 
 export interface SftOptions {
   /** Marked tokens of the whole accumulation window. */
@@ -462,6 +559,18 @@ export interface SftRow {
   ids: Array<number>
   mask: Array<number>
 }
+
+/** Of `softmax`. */
+export interface SoftmaxOptions {
+  /** Accumulates half precision in float32 (false). */
+  precise?: boolean
+}
+
+/** Waits until everything that has been started is done. */
+export declare function synchronize(): void
+
+/** `synchronize` without blocking the event loop. */
+export declare function synchronizeAsync(): Promise<void>
 
 export interface TrainerOptions {
   /** AdamW's settings; torch's defaults. */
@@ -494,6 +603,8 @@ export interface Transformed {
 }
 
 export declare namespace core {
+  /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
+  export function accountedMemory(): number
   /** Another handle of the same array. */
   export function alias(array: ArrayHandle): ArrayHandle
   /** The bytes of all elements, row-major, little-endian. */
@@ -507,6 +618,10 @@ export declare namespace core {
   export function evalAsync(arrays: Array<ArrayHandle>): Promise<void>
   /** Copies the bytes of elements of `dtype`, row-major, into a new array. */
   export function fromBytes(bytes: Uint8Array, shape: Array<number>, dtype: DtypeName): ArrayHandle
+  /** What an index expression selects. */
+  export function index(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>): ArrayHandle
+  /** A copy in which what an index expression selects is changed. */
+  export function indexUpdate(a: ArrayHandle, codes: Array<number>, arrays: Array<ArrayHandle>, values: ArrayHandle, mode: string): ArrayHandle
   /** The only element of an array, as a double. */
   export function item(array: ArrayHandle): number
   /** Arrays that this thread's JavaScript holds. */
@@ -537,6 +652,48 @@ export declare namespace core {
   export function toUint32(array: ArrayHandle): Uint32Array
   /** A number as an operand beside `like`, whose dtype it takes where that can hold it. */
   export function weakScalar(value: number, like: ArrayHandle): ArrayHandle
+}
+
+export declare namespace io {
+  /** What a file holds, in its order. */
+  export interface FileContents {
+    names: Array<string>
+    arrays: Array<ArrayHandle>
+    metadata: Array<io.FileMetadata>
+  }
+  /** A value beside the arrays; one of the three is there. */
+  export interface FileMetadata {
+    key: string
+    text?: string
+    texts?: Array<string>
+    array?: ArrayHandle
+  }
+  /** Reads a file without blocking the event loop. `onProgress` gets bytes read and bytes in all. */
+  export function load(path: string, options: io.LoadFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<FileContents>
+  /** What `load` is told besides the path. */
+  export interface LoadFileOptions {
+    /** npy, npz, safetensors or gguf; by the extension where it is missing. */
+    format?: string
+    /** Compressed files that would unpack to more bytes are refused. */
+    maxBytes?: number
+    /** Whether metadata come along. */
+    returnMetadata?: boolean
+  }
+  /** Reads a file and waits for it. */
+  export function loadSync(path: string, options: io.LoadFileOptions): io.FileContents
+  /** Writes a file without blocking the event loop; it appears when it is complete. `onProgress` gets bytes written and bytes in all. */
+  export function save(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<void>
+  /** What `save` is told besides the arrays. */
+  export interface SaveFileOptions {
+    /** npy, npz, safetensors or gguf. */
+    format: string
+    /** Whether the entries of an npz are deflated. */
+    compressed?: boolean
+    /** Texts, lists of texts, or arrays. */
+    metadata?: Array<FileMetadata>
+  }
+  /** Writes a file and waits for it. */
+  export function saveSync(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions): void
 }
 
 export declare namespace loss {
@@ -679,133 +836,407 @@ export declare namespace nn {
 }
 
 export declare namespace ops {
-  /** The absolute value. */
+  /** The absolute value; of complex numbers the modulus. */
   export function abs(a: ArrayHandle): ArrayHandle
   /** `a + b`, broadcast. */
   export function add(a: Operand, b: Operand): ArrayHandle
   /** Whether all elements are true, over the given axes or all of them. */
   export function all(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** Whether `isclose` holds everywhere (bool scalar). */
+  export function allclose(a: Operand, b: Operand, rtol?: number | undefined | null, atol?: number | undefined | null, options?: CloseOptions | undefined | null): ArrayHandle
   /** Whether any element is true, over the given axes or all of them. */
   export function any(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /**
+   * `[start, stop)` in steps (1); `arange(stop)` starts at 0. Whole numbers give int32, or int64 where they need it, others float32,
+   * unless a dtype is named.
+   */
+  export function arange(start: number, stop?: number | undefined | null, step?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** The inverse cosine, in radians. */
   export function arccos(a: ArrayHandle): ArrayHandle
+  /** The inverse hyperbolic cosine. */
+  export function arccosh(a: ArrayHandle): ArrayHandle
+  /** The inverse sine, in radians. */
   export function arcsin(a: ArrayHandle): ArrayHandle
+  /** The inverse hyperbolic sine. */
+  export function arcsinh(a: ArrayHandle): ArrayHandle
+  /** The inverse tangent, in radians. */
   export function arctan(a: ArrayHandle): ArrayHandle
-  /** The index (uint32) of the largest value along an axis (-1); the first of equals. */
+  /** The angle (radians, -π to π) of the point with the ordinate `a` and the abscissa `b`. */
+  export function arctan2(a: Operand, b: Operand): ArrayHandle
+  /** The inverse hyperbolic tangent. */
+  export function arctanh(a: ArrayHandle): ArrayHandle
+  /** The index (uint32) of the largest value along an axis, or of all elements in row-major order; the first of equals. */
   export function argmax(a: ArrayHandle, axis?: number | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** The index (uint32) of the smallest value along an axis (-1); the first of equals. */
+  /** The index (uint32) of the smallest value along an axis, or of all elements in row-major order; the first of equals. */
   export function argmin(a: ArrayHandle, axis?: number | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** The indices (uint32) that sort along an axis (-1). */
-  export function argsort(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** The indices (uint32) that partition along an axis (-1; null: all elements in row-major order). */
+  export function argpartition(a: ArrayHandle, kth: number, axis: FlatAxis): ArrayHandle
+  /** The indices (uint32) that sort along an axis (-1; null: all elements in row-major order). */
+  export function argsort(a: ArrayHandle, axis: FlatAxis): ArrayHandle
+  /** Whether shapes and elements are equal (bool scalar); with `equalNan` NaN equals NaN. */
+  export function arrayEqual(a: Operand, b: Operand, equalNan?: boolean | undefined | null): ArrayHandle
+  /**
+   * A view of the elements in row-major order at `offset` (0) `+ Σ index · stride`, counted in elements. `shape` is that of `a` and the
+   * strides are row-major unless given; every place that the view reaches must exist.
+   */
+  export function asStrided(a: ArrayHandle, shape?: Array<number> | undefined | null, strides?: Array<number> | undefined | null, offset?: number | undefined | null): ArrayHandle
   /** Another dtype, the values converted. */
   export function astype(a: ArrayHandle, dtype: DtypeName): ArrayHandle
+  /** With one axis at least. */
+  export function atleast1d(a: ArrayHandle): ArrayHandle
+  /** With two axes at least: a vector becomes a row. */
+  export function atleast2d(a: ArrayHandle): ArrayHandle
+  /** With three axes at least: a vector becomes `[1, n, 1]`, a matrix `[m, n, 1]`. */
+  export function atleast3d(a: ArrayHandle): ArrayHandle
+  /** The Bartlett window of `count` points, a triangle: `1 - |2n / (count - 1) - 1|`; float32. */
+  export function bartlett(count: number): ArrayHandle
+  /** The bits that both have, broadcast. */
+  export function bitwiseAnd(a: Operand, b: Operand): ArrayHandle
+  /** All bits flipped. */
+  export function bitwiseInvert(a: ArrayHandle): ArrayHandle
+  /** The bits that one has, broadcast. */
+  export function bitwiseOr(a: Operand, b: Operand): ArrayHandle
+  /** The bits that exactly one has, broadcast. */
+  export function bitwiseXor(a: Operand, b: Operand): ArrayHandle
+  /** The Blackman window of `count` points: `0.42 - 0.5 cos(2πn / (count - 1)) + 0.08 cos(4πn / (count - 1))`; float32. */
+  export function blackman(count: number): ArrayHandle
+  /** The arrays in the shape that all of them broadcast to. */
+  export function broadcastArrays(arrays: Array<ArrayHandle>): Array<ArrayHandle>
+  /** The shape that all of these shapes broadcast to. */
+  export function broadcastShapes(shapes: Array<Array<number>>): Array<number>
   /** Repeated along axes of size 1 and new leading axes, without a copy. */
-  export function broadcastTo(a: ArrayHandle, shape: Array<number>): ArrayHandle
+  export function broadcastTo(a: ArrayHandle, shape: number | Array<number>): ArrayHandle
+  /** Rounded up. */
   export function ceil(a: ArrayHandle): ArrayHandle
-  /** Joined along an existing axis (0). */
-  export function concatenate(arrays: Array<ArrayHandle>, axis?: number | undefined | null): ArrayHandle
+  /** Values below `aMin` and above `aMax` become the bound; null leaves that side open. The bounds are broadcast. */
+  export function clip(a: ArrayHandle, aMin?: ArrayHandle | undefined | null, aMax?: ArrayHandle | undefined | null): ArrayHandle
+  /** Joined along an existing axis (0); null: the elements of all of them in row-major order. */
+  export function concatenate(arrays: Array<ArrayHandle>, axis: FlatAxis): ArrayHandle
+  /** The complex conjugate. */
+  export function conj(a: ArrayHandle): ArrayHandle
+  /** The complex conjugate. */
+  export function conjugate(a: ArrayHandle): ArrayHandle
+  /** The same elements in row-major order in memory; no copy where they already are. */
+  export function contiguous(a: ArrayHandle): ArrayHandle
+  /** The cosine of an angle in radians. */
   export function cos(a: ArrayHandle): ArrayHandle
+  /** The hyperbolic cosine. */
   export function cosh(a: ArrayHandle): ArrayHandle
-  /** The running sum along an axis. */
-  export function cumsum(a: ArrayHandle, axis: number): ArrayHandle
+  /** The number (int32) of elements that are not 0, over the given axes, or all of them. */
+  export function countNonzero(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** The largest value so far along an axis, or of the elements in row-major order. */
+  export function cummax(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
+  /** The smallest value so far along an axis, or of the elements in row-major order. */
+  export function cummin(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
+  /** The running product along an axis, or of the elements in row-major order. */
+  export function cumprod(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
+  /** The running sum along an axis, or of the elements in row-major order. */
+  export function cumsum(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
+  /** Radians in degrees. */
+  export function degrees(a: ArrayHandle): ArrayHandle
+  /** The `k`-th diagonal (0) of a matrix, or a matrix with this vector as its `k`-th diagonal. */
+  export function diag(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
+  /** The diagonal, `offset` (0) beside the main one, of two axes (0 and 1); it becomes the last axis. */
+  export function diagonal(a: ArrayHandle, offset?: number | undefined | null, axis1?: number | undefined | null, axis2?: number | undefined | null): ArrayHandle
+  /** The `n`-th (1) difference of neighbours along an axis (-1), which becomes shorter by `n`. */
+  export function diff(a: ArrayHandle, n?: number | undefined | null, axis?: number | undefined | null): ArrayHandle
   /** `a / b`, broadcast; integers give float32. */
   export function divide(a: Operand, b: Operand): ArrayHandle
+  /** `[floorDivide(a, b), remainder(a, b)]`. */
+  export function divmod(a: Operand, b: Operand): [ArrayHandle, ArrayHandle]
+  /** Where `a = b` (bool), broadcast. */
   export function equal(a: Operand, b: Operand): ArrayHandle
   /** The error function. */
   export function erf(a: ArrayHandle): ArrayHandle
+  /** The inverse of the error function. */
+  export function erfinv(a: ArrayHandle): ArrayHandle
+  /** `e` to the power of `a`. */
   export function exp(a: ArrayHandle): ArrayHandle
-  /** New axes of size 1. */
+  /** New axes of size 1, at these places of the result. */
   export function expandDims(a: ArrayHandle, axes: number | Array<number>): ArrayHandle
   /** `exp(a) - 1`, exact near 0. */
   export function expm1(a: ArrayHandle): ArrayHandle
+  /** Ones on the `k`-th diagonal (0) of an `n` by `m` (`n`) matrix, float32 unless named; 0 elsewhere. */
+  export function eye(n: number, m?: number | undefined | null, k?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** The axes from `startAxis` (0) to `endAxis` (-1), both included, as one. */
+  export function flatten(a: ArrayHandle, startAxis?: number | undefined | null, endAxis?: number | undefined | null): ArrayHandle
+  /** Elements in reverse order along the given axes, or all of them. */
+  export function flip(a: ArrayHandle, axes?: number | Array<number> | undefined | null): ArrayHandle
+  /** Rounded down. */
   export function floor(a: ArrayHandle): ArrayHandle
+  /** `a / b` rounded down, broadcast. Integers divided by 0 give 0. */
   export function floorDivide(a: Operand, b: Operand): ArrayHandle
-  /** A shape filled with one number, float32 unless named. */
-  export function full(shape: Array<number>, value: number, dtype?: DtypeName | undefined | null): ArrayHandle
+  /**
+   * A shape (a number: a vector of that length) filled with a number, in float32 unless named, or with an array's values, broadcast,
+   * in its dtype unless named.
+   */
+  export function full(shape: number | Array<number>, vals: Operand, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** An array's shape filled with a number or another array's values, broadcast; in the first array's dtype unless named. */
+  export function fullLike(a: ArrayHandle, vals: Operand, dtype?: DtypeName | undefined | null): ArrayHandle
+  /**
+   * Slices of `sliceSizes` (one size for each axis of `a`) that begin at `indices[i]` on `axes[i]`, and at 0 on other axes. The result has
+   * the shape that the indices broadcast to, then the slice sizes. Indices in plain numbers must fit; those in arrays are moved to
+   * the nearest place.
+   */
+  export function gather(a: ArrayHandle, indices: Array<Indices>, axes: Array<number>, sliceSizes: Array<number>): ArrayHandle
+  /** Where `a > b` (bool), broadcast. */
   export function greater(a: Operand, b: Operand): ArrayHandle
+  /** Where `a ≥ b` (bool), broadcast. */
   export function greaterEqual(a: Operand, b: Operand): ArrayHandle
+  /** The Hamming window of `count` points: `0.54 - 0.46 cos(2πn / (count - 1))`; float32. */
+  export function hamming(count: number): ArrayHandle
+  /** The Hann window of `count` points: `0.5 - 0.5 cos(2πn / (count - 1))`; float32. */
+  export function hanning(count: number): ArrayHandle
+  /** The identity matrix `[n, n]`, float32 unless named. */
+  export function identity(n: number, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** The imaginary part. */
+  export function imag(a: ArrayHandle): ArrayHandle
+  /** Where `|a - b| ≤ atol + rtol · |b|` (bool), broadcast; `rtol` is 1e-5 and `atol` 1e-8 unless given. */
+  export function isclose(a: Operand, b: Operand, rtol?: number | undefined | null, atol?: number | undefined | null, options?: CloseOptions | undefined | null): ArrayHandle
+  /** Where `a` is neither infinite nor NaN (bool). */
   export function isfinite(a: ArrayHandle): ArrayHandle
+  /** Where `a` is infinite (bool). */
   export function isinf(a: ArrayHandle): ArrayHandle
+  /** Where `a` is NaN (bool). */
   export function isnan(a: ArrayHandle): ArrayHandle
+  /** Where `a` is negative infinity (bool). */
+  export function isneginf(a: ArrayHandle): ArrayHandle
+  /** Where `a` is positive infinity (bool). */
+  export function isposinf(a: ArrayHandle): ArrayHandle
+  /** Bits moved up by `b` places, broadcast; by less than 0 or by the width and more the result is not defined. */
+  export function leftShift(a: Operand, b: Operand): ArrayHandle
+  /** Where `a < b` (bool), broadcast. */
   export function less(a: Operand, b: Operand): ArrayHandle
+  /** Where `a ≤ b` (bool), broadcast. */
   export function lessEqual(a: Operand, b: Operand): ArrayHandle
+  /** `num` (50) values from `start` to `stop`, evenly spaced. */
+  export function linspace(start: number, stop: number, num?: number | undefined | null, options?: LinspaceOptions | undefined | null): ArrayHandle
   /** The natural logarithm. */
   export function log(a: ArrayHandle): ArrayHandle
+  /** The logarithm to base 10. */
   export function log10(a: ArrayHandle): ArrayHandle
   /** `log(1 + a)`, exact near 0. */
-  export function log1P(a: ArrayHandle): ArrayHandle
+  export function log1p(a: ArrayHandle): ArrayHandle
+  /** The logarithm to base 2. */
   export function log2(a: ArrayHandle): ArrayHandle
-  /** `log(exp(a) + exp(b))`. */
+  /** `log(exp(a) + exp(b))`, broadcast. */
   export function logaddexp(a: Operand, b: Operand): ArrayHandle
+  /** The logarithm of the running sum of exponentials along an axis, or of the elements in row-major order. */
+  export function logcumsumexp(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
+  /** Where both are not 0 (bool), broadcast. */
   export function logicalAnd(a: Operand, b: Operand): ArrayHandle
+  /** Where `a` is 0 (bool). */
   export function logicalNot(a: ArrayHandle): ArrayHandle
+  /** Where one is not 0 (bool), broadcast. */
   export function logicalOr(a: Operand, b: Operand): ArrayHandle
+  /** Where exactly one is not 0 (bool), broadcast. */
+  export function logicalXor(a: Operand, b: Operand): ArrayHandle
   /** `a - logsumexp(a)` over an axis (-1). */
   export function logSoftmax(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
   /** `log(sum(exp(a)))` over the given axes, or all of them. */
   export function logsumexp(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /**
+   * A copy in which the elements where `mask` (bool, of the shape of `a` or of its first axes) holds are, in row-major order, those
+   * of `source`; a source that is too short repeats its last element.
+   */
+  export function maskedScatter(a: ArrayHandle, mask: ArrayHandle, source: ArrayHandle): ArrayHandle
   /** Matrix product of the last two axes; the others are broadcast. */
   export function matmul(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** The largest value over the given axes, or all of them. */
   export function max(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** The larger of two values, broadcast; NaN if one is. */
   export function maximum(a: Operand, b: Operand): ArrayHandle
   /** The mean over the given axes, or all of them. */
   export function mean(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** The middle value, or the mean of the two in the middle, over the given axes, or all of them. */
+  export function median(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** Coordinate arrays of several vectors: one axis for each. */
+  export function meshgrid(arrays: Array<ArrayHandle>, options?: MeshgridOptions | undefined | null): Array<ArrayHandle>
   /** The smallest value over the given axes, or all of them. */
   export function min(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** The smaller of two values, broadcast; NaN if one is. */
   export function minimum(a: Operand, b: Operand): ArrayHandle
+  /** `[min, max]` over the given axes, or all of them. */
+  export function minmax(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): [ArrayHandle, ArrayHandle]
+  /** One axis moved to another place, the others in their order. */
+  export function moveaxis(a: ArrayHandle, source: number, destination: number): ArrayHandle
   /** `a · b` element by element, broadcast. */
   export function multiply(a: Operand, b: Operand): ArrayHandle
+  /** NaN becomes `nan` (0), the infinities `posinf` and `neginf` (the largest and smallest number of the dtype). */
+  export function nanToNum(a: ArrayHandle, nan?: number | undefined | null, posinf?: number | undefined | null, neginf?: number | undefined | null): ArrayHandle
   /** `-a`. */
   export function negative(a: ArrayHandle): ArrayHandle
+  /** Where `a ≠ b` (bool), broadcast. */
   export function notEqual(a: Operand, b: Operand): ArrayHandle
-  /** Ones of a shape, float32 unless named. */
-  export function ones(shape: Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
-  /** `a` to the power of `b`. */
+  /** Ones of a shape (a number: a vector of that length), float32 unless named. */
+  export function ones(shape: number | Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** Ones of an array's shape, in its dtype unless named. */
+  export function onesLike(a: ArrayHandle, dtype?: DtypeName | undefined | null): ArrayHandle
+  /**
+   * More elements around the array. `padWidth` is a width for every side, a pair `[before, after]` for every axis, or a pair for each
+   * axis. `mode` is `constant` (with `constantValues`, 0), `edge` (the border repeated), `reflect` (mirrored at the border element) or
+   * `symmetric` (mirrored beyond it).
+   */
+  export function pad(a: ArrayHandle, padWidth: number | Array<number | Array<number>>, mode?: string | undefined | null, constantValues?: ArrayHandle | undefined | null): ArrayHandle
+  /** The `kth` smallest along an axis (-1; null: of all elements) in its sorted place, smaller ones before it, larger ones behind it. */
+  export function partition(a: ArrayHandle, kth: number, axis: FlatAxis): ArrayHandle
+  /** `a` itself; refuses bool. */
+  export function positive(a: ArrayHandle): ArrayHandle
+  /** `a` to the power of `b`, broadcast. An integer to a negative power is 0. */
   export function power(a: Operand, b: Operand): ArrayHandle
   /** The product over the given axes, or all of them. */
   export function prod(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /**
+   * A copy with `values`, broadcast to `indices`, written at `indices` along an axis; without an axis at places in row-major order.
+   * Of several values at one place any may win. Indices in plain numbers must exist; those in arrays are moved to the nearest place.
+   */
+  export function putAlongAxis(a: ArrayHandle, indices: Indices, values: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** Degrees in radians. */
+  export function radians(a: ArrayHandle): ArrayHandle
+  /** The real part. */
+  export function real(a: ArrayHandle): ArrayHandle
   /** `1 / a`. */
   export function reciprocal(a: ArrayHandle): ArrayHandle
-  /** The remainder with the sign of `b`. */
+  /** The remainder of `floorDivide`, with the sign of `b`. Integers divided by 0 give 0. */
   export function remainder(a: Operand, b: Operand): ArrayHandle
+  /** Each element `repeats` times in a row along an axis; of the elements in row-major order without one. */
+  export function repeat(a: ArrayHandle, repeats: number, axis?: number | undefined | null): ArrayHandle
   /** Another shape of the same elements. One size may be -1: it takes what the others leave. */
   export function reshape(a: ArrayHandle, shape: Array<number>): ArrayHandle
+  /** Bits moved down by `b` places, broadcast; signed numbers keep their sign. */
+  export function rightShift(a: Operand, b: Operand): ArrayHandle
+  /**
+   * Elements shifted along axes, those that leave at the end come back at the start; in row-major order without an axis. Several
+   * shifts go with as many axes, or all along one; one shift goes along each of several axes.
+   */
+  export function roll(a: ArrayHandle, shift: number | Array<number>, axes?: number | Array<number> | undefined | null): ArrayHandle
+  /** Rounded to a number of decimals (0), halves to even. */
+  export function round(a: ArrayHandle, decimals?: number | undefined | null): ArrayHandle
   /** `1 / sqrt(a)`. */
   export function rsqrt(a: ArrayHandle): ArrayHandle
+  /** A copy with slices replaced: `updates` has the shape that the indices broadcast to, then a size for each axis of `a`; the slices begin at `indices[i]` on `axes[i]`. Of several at one place any may win. */
+  export function scatter(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
+  /** As `scatter`, but the slices are added; what comes twice is added twice. */
+  export function scatterAdd(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
+  /**
+   * A copy with `values`, broadcast to `indices`, added at `indices` along an axis; what comes twice is added twice. Indices in plain
+   * numbers must exist; those in arrays are moved to the nearest place.
+   */
+  export function scatterAddAxis(a: ArrayHandle, indices: Indices, values: ArrayHandle, axis: number): ArrayHandle
+  /** As `scatter`, but the larger of old and new is kept. */
+  export function scatterMax(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
+  /** As `scatter`, but the smaller of old and new is kept. */
+  export function scatterMin(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
+  /** As `scatter`, but the slices are multiplied; what comes twice multiplies twice. */
+  export function scatterProd(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
+  /**
+   * Where each of `values` would be inserted (uint32, of their shape) into this sorted vector: before its equals, or after them with
+   * `side` `right`.
+   */
+  export function searchsorted(a: ArrayHandle, values: ArrayHandle, side?: string | undefined | null): ArrayHandle
   /** `1 / (1 + exp(-a))`. */
   export function sigmoid(a: ArrayHandle): ArrayHandle
   /** -1, 0 or 1. */
   export function sign(a: ArrayHandle): ArrayHandle
   /** `a · sigmoid(a)`. */
   export function silu(a: ArrayHandle): ArrayHandle
+  /** The sine of an angle in radians. */
   export function sin(a: ArrayHandle): ArrayHandle
+  /** The hyperbolic sine. */
   export function sinh(a: ArrayHandle): ArrayHandle
-  /** `exp(a) / sum(exp(a))` over an axis (-1). */
-  export function softmax(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
-  /** Ascending along an axis (-1). */
-  export function sort(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /**
+   * A slice of `sliceSize` (one size for each axis) that begins at `startIndices` (whole numbers `[axes]`) on `axes`, and at 0 on other axes.
+   * Starts in plain numbers must fit; those in an array are moved to the nearest place.
+   */
+  export function slice(a: ArrayHandle, startIndices: Indices, axes: Array<number>, sliceSize: Array<number>): ArrayHandle
+  /**
+   * A copy with `update`, which has the rank of `a`, written from `startIndices` (whole numbers `[axes]`) on `axes`, from 0 on other axes.
+   * Starts in plain numbers must fit; those in an array are moved to the nearest place.
+   */
+  export function sliceUpdate(a: ArrayHandle, update: ArrayHandle, startIndices: Indices, axes: Array<number>): ArrayHandle
+  /** `exp(a) / sum(exp(a))` over the given axes, or all of them. */
+  export function softmax(a: ArrayHandle, axes?: number | Array<number> | undefined | null, options?: SoftmaxOptions | undefined | null): ArrayHandle
+  /** Ascending along an axis (-1; null: all elements in row-major order); equal values keep their order. */
+  export function sort(a: ArrayHandle, axis: FlatAxis): ArrayHandle
+  /** A number of equal parts along an axis (0), or the parts that begin at 0 and at each of the given places, which ascend. */
+  export function split(a: ArrayHandle, indicesOrSections: number | Array<number>, axis?: number | undefined | null): Array<ArrayHandle>
+  /** The square root. */
   export function sqrt(a: ArrayHandle): ArrayHandle
+  /** `a · a`. */
   export function square(a: ArrayHandle): ArrayHandle
-  /** Without the given axes, which have size 1. */
-  export function squeeze(a: ArrayHandle, axes: number | Array<number>): ArrayHandle
+  /** Without the given axes, which have size 1, or without all axes of size 1. */
+  export function squeeze(a: ArrayHandle, axes?: number | Array<number> | undefined | null): ArrayHandle
   /** Joined along a new axis (0). */
   export function stack(arrays: Array<ArrayHandle>, axis?: number | undefined | null): ArrayHandle
+  /** The standard deviation over the given axes, or all of them; the divisor is the count less `ddof` (0). */
+  export function std(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
   /** The same values, with no gradient flowing through. */
   export function stopGradient(a: ArrayHandle): ArrayHandle
   /** `a - b`, broadcast. */
   export function subtract(a: Operand, b: Operand): ArrayHandle
   /** The sum over the given axes, or all of them. */
   export function sum(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** Elements at `indices` along an axis, one for each position; `indices` has the rank of `a`. */
-  export function takeAlongAxis(a: ArrayHandle, indices: ArrayHandle, axis: number): ArrayHandle
+  /** Two axes exchanged. */
+  export function swapaxes(a: ArrayHandle, axis1: number, axis2: number): ArrayHandle
+  /**
+   * Slices at `indices` along an axis, whose place their shape takes; of the elements in row-major order without an axis. Indices in
+   * plain numbers must exist; those in arrays are moved to the nearest place.
+   */
+  export function take(a: ArrayHandle, indices: Indices, axis?: number | undefined | null): ArrayHandle
+  /**
+   * Elements at `indices` along an axis (-1; null: of both, in row-major order), one for each position; `indices` has the rank of
+   * `a` and is broadcast with its other axes. Indices in plain numbers must exist; those in arrays are moved to the nearest place.
+   */
+  export function takeAlongAxis(a: ArrayHandle, indices: Indices, axis: FlatAxis): ArrayHandle
+  /** The tangent of an angle in radians. */
   export function tan(a: ArrayHandle): ArrayHandle
+  /** The hyperbolic tangent. */
   export function tanh(a: ArrayHandle): ArrayHandle
+  /** The whole array several times along its last axes; more numbers than axes add axes in front. */
+  export function tile(a: ArrayHandle, reps: number | Array<number>): ArrayHandle
+  /** The `k` largest values along an axis (-1; null: of all elements), in no defined order. */
+  export function topk(a: ArrayHandle, k: number, axis: FlatAxis): ArrayHandle
+  /** The sum of the diagonal, `offset` (0) beside the main one, of two axes (0 and 1); in `dtype`, or as `sum` chooses. */
+  export function trace(a: ArrayHandle, offset?: number | undefined | null, axis1?: number | undefined | null, axis2?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
   /** All axes reversed, or in the order given. */
   export function transpose(a: ArrayHandle, axes?: Array<number> | undefined | null): ArrayHandle
+  /** Ones on and below the `k`-th diagonal (0) of an `n` by `m` (`n`) matrix, float32 unless named; 0 above. */
+  export function tri(n: number, m?: number | undefined | null, k?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** What lies on and below the `k`-th diagonal (0) of the last two axes; 0 above. */
+  export function tril(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
+  /** What lies on and above the `k`-th diagonal (0) of the last two axes; 0 below. */
+  export function triu(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
+  /** Rounded towards 0. */
+  export function trunc(a: ArrayHandle): ArrayHandle
+  /** One axis as several of the given sizes, one of which may be -1. */
+  export function unflatten(a: ArrayHandle, axis: number, shape: Array<number>): ArrayHandle
+  /** The slices along an axis (0), without it. */
+  export function unstack(a: ArrayHandle, axis?: number | undefined | null): Array<ArrayHandle>
+  /** The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */
+  export function var(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
+  /** The same bytes read as another dtype. Where its size differs the last axis shrinks or grows. */
+  export function view(a: ArrayHandle, dtype: DtypeName): ArrayHandle
   /** `x` where `condition` holds, else `y`; all broadcast. */
   export function where(condition: ArrayHandle, x: ArrayHandle, y: ArrayHandle): ArrayHandle
-  /** Zeros of a shape, float32 unless named. */
-  export function zeros(shape: Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** Zeros of a shape (a number: a vector of that length), float32 unless named. */
+  export function zeros(shape: number | Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** Zeros of an array's shape, in its dtype unless named. */
+  export function zerosLike(a: ArrayHandle, dtype?: DtypeName | undefined | null): ArrayHandle
+}
+
+export declare namespace optim {
+  /** The arrays scaled so that their norm is at most `maxNorm`, then the norm before. */
+  export function clipGradNorm(gradients: Array<ArrayHandle>, maxNorm: number): Array<ArrayHandle>
+  /** The arrays with every element inside `[-clipValue, clipValue]`. */
+  export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
+  /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
+  export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
+  /** Reads all arrays of a `.safetensors` file. */
+  export function loadState(path: string): NamedArrays
+  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
+  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
+  /** The learning rate of a schedule, in JSON, at a step counted from 0. */
+  export function scheduleRate(schedule: object | number, step: number): number
 }
 
 export declare namespace random {
