@@ -1213,7 +1213,7 @@ export declare namespace ops {
   /** The slices along an axis (0), without it. */
   export function unstack(a: ArrayHandle, axis?: number | undefined | null): Array<ArrayHandle>
   /** The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */
-  export function var(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
+  export function var_(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
   /** The same bytes read as another dtype. Where its size differs the last axis shrinks or grows. */
   export function view(a: ArrayHandle, dtype: DtypeName): ArrayHandle
   /** `x` where `condition` holds, else `y`; all broadcast. */

@@ -102,7 +102,11 @@ export async function load<P extends string | URL, O extends LoadFileOptions & F
 /** `load` without a promise, for code that cannot wait for one. */
 export function loadSync<P extends string | URL, O extends LoadFileOptions>(path: P, options?: O): LoadedBy<P, O> {
   const rest = loadOptions(options, 'loadSync()', loadKeys);
-  return unpack(guard(() => native().io.loadSync(pathOf(path), rest)), path, rest) as LoadedBy<P, O>;
+  return unpack(
+    guard(() => native().io.loadSync(pathOf(path), rest)),
+    path,
+    rest,
+  ) as LoadedBy<P, O>;
 }
 
 type SafetensorsOf<O> = O extends { returnMetadata: true } ? WithMetadata<string> : NamedArrays;
@@ -207,7 +211,12 @@ interface Job {
   metadata?: FileMetadata[];
 }
 
-type SaveArguments = [string, string[], ArrayHandle[], { format: string; compressed?: boolean; metadata?: FileMetadata[] }];
+type SaveArguments = [
+  string,
+  string[],
+  ArrayHandle[],
+  { format: string; compressed?: boolean; metadata?: FileMetadata[] },
+];
 
 function saveArguments({ path, format, names, arrays, compressed, metadata }: Job): SaveArguments {
   const name = pathOf(path);
@@ -305,7 +314,10 @@ function texts({ metadata }: SaveSafetensorsOptions): { metadata: FileMetadata[]
   return {
     metadata: Object.entries(metadata ?? {}).map(([key, text]) => {
       if (typeof text === 'string') return { key, text };
-      throw new MlxError('ERR_MLX_ARGUMENT', `metadata '${key}' must be a text, as safetensors has no other, not ${typeof text}`);
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `metadata '${key}' must be a text, as safetensors has no other, not ${typeof text}`,
+      );
     }),
   };
 }

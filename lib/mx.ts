@@ -38,6 +38,7 @@ export type {
   SaveSafetensorsOptions,
   WithMetadata,
 } from './io.js';
+export * from './array/aliases.js';
 export * as random from './random.js';
 export {
   checkpoint,

@@ -66,6 +66,56 @@ function parameters(text) {
   });
 }
 
+/** Whether a type has a list of plain values in it. */
+const hasList = (type) => /Array<(?!ArrayHandle|Indices)/.test(type);
+
+/** Lists that the function only reads. */
+function readOnlyLists(type) {
+  const list = /Array<((?:[^<>]|<[^<>]*>)*)>/g;
+  return type.replace(list, (_, inner) => {
+    const element = readOnlyLists(inner);
+    return `readonly ${/[ |]/.test(element) ? `(${element})` : element}[]`;
+  });
+}
+
+/** The kind of a parameter, as `lib/array/failure.ts` knows them. */
+function kindOf(type, optional, interfaces) {
+  const inner = bare(type);
+  const known = {
+    ArrayHandle: 'array',
+    Operand: 'array',
+    Indices: 'array',
+    RandomKey: 'array?',
+    FlatAxis: 'number?',
+    DtypeName: 'dtype',
+    number: 'number',
+    boolean: 'boolean',
+    string: 'string',
+    'Array<number>': 'numbers',
+    'number | Array<number>': 'number|numbers',
+    'number | Array<number | Array<number>>': 'lists',
+    'Array<Array<number>>': 'lists of numbers',
+    'Array<ArrayHandle>': 'arrays',
+    'Array<Indices>': 'arrays',
+  };
+  const kind = interfaces.has(inner) ? 'object' : (known[inner] ?? 'any');
+  return (optional || inner !== type) && !kind.endsWith('?') ? `${kind}?` : kind;
+}
+
+/** The parameters of a function and the fields of its options, with their kinds. */
+function kindsOf(params, interfaces) {
+  return params
+    .flatMap((param) => {
+      const fields = interfaces.get(bare(param.type))?.fields ?? [];
+      const own = `${param.name}:${kindOf(param.type, param.optional || fields.length > 0, interfaces)}`;
+      return [
+        own,
+        ...fields.map((field) => `${param.name}.${field.name}:${kindOf(field.type, field.optional, interfaces)}`),
+      ];
+    })
+    .join(', ');
+}
+
 const isArray = (type) => ['ArrayHandle', 'Operand'].includes(bare(type));
 
 const bare = (type) => type.replace(/ \| undefined \| null$/, '').replace(/ \| null$/, '');
@@ -79,8 +129,11 @@ function conversion(type, name, likes, interfaces, where) {
     return { type: `ArrayLike${orNull}`, value: orNull ? `optionalOperand(${arrays})` : `operand(${arrays})` };
   }
   if (inner === 'Operand') {
-    return { type: 'ArrayLike', value: `beside(${name}, ${likes[0]})` };
+    return { type: 'ArrayLike', value: likes.length > 0 ? `beside(${name}, ${likes[0]})` : `alone(${name})` };
   }
+  if (inner === 'Indices') return { type: 'ArrayLike', value: `places(${name})` };
+  if (inner === 'Array<Indices>') return { type: 'readonly ArrayLike[]', value: `placeLists(${name})` };
+  if (inner === 'FlatAxis') return { type: 'number | null', value: name, optional: true };
   if (inner === 'Array<ArrayHandle>') {
     return { type: `readonly ArrayLike[]${orNull}`, value: orNull ? `optionalOperands(${name})` : `operands(${name})` };
   }
@@ -101,11 +154,8 @@ function conversion(type, name, likes, interfaces, where) {
       before: `const given = known(${name}, [${keys}], '${where}()');\n    const converted = { ...given${converted} };`,
     };
   }
-  if (/Array<(number|boolean|string)>/.test(type)) {
-    return {
-      type: type.replace(/Array<(\w+)>/g, 'readonly $1[]').replace(' | undefined | null', ' | null'),
-      value: `${name} as ${type}`,
-    };
+  if (hasList(type)) {
+    return { type: readOnlyLists(type.replace(' | undefined | null', ' | null')), value: `list(${name}) as ${type}` };
   }
   return { type: type.replace(' | undefined | null', ' | null'), value: name };
 }
@@ -133,6 +183,10 @@ const signature = (params) =>
 function resultOf(type, interfaces) {
   if (type === 'ArrayHandle') return { type: 'MxArray', wrap: (call) => `wrap(${call})` };
   if (type === 'Array<ArrayHandle>') return { type: 'MxArray[]', wrap: (call) => `wrapAll(${call})` };
+  if (/^\[ArrayHandle(, ArrayHandle)*\]$/.test(type)) {
+    const tuple = type.replaceAll('ArrayHandle', 'MxArray');
+    return { type: tuple, wrap: (call) => `wrapAll(${call}) as ${tuple}` };
+  }
   const fields = interfaces.get(type)?.fields.filter((field) => /ArrayHandle/.test(field.type));
   if (fields?.length > 0) {
     const parts = fields.map((field) => {
@@ -151,7 +205,9 @@ function emit(space, list, interfaces) {
   const functions = [];
   const declarations = [];
   const methods = [];
-  for (const { name, docs, params, returns } of list) {
+  for (const { name: declared, docs, params, returns } of list) {
+    // Reserved words are declared with an underscore.
+    const name = declared.replace(/_$/, '');
     const arrays = params.filter((param) => isArray(param.type) && !notLike.has(param.name));
     const converted = params.map((param) => {
       const likes = notLike.has(param.name)
@@ -171,11 +227,13 @@ function emit(space, list, interfaces) {
       .filter(Boolean)
       .map((line) => `    ${line}\n`)
       .join('');
-    const call = `native.${name}(${converted.map((param) => param.value).join(', ')})`;
+    const call = `native.${declared}(${converted.map((param) => param.value).join(', ')})`;
     const own = reserved.has(name) ? `${name}_` : name;
+    const shown = `${space === 'ops' ? 'mx' : space}.${name}`;
+    const failed = `failure(error, '${shown}', '${kindsOf(params, interfaces)}', [${params.map((param) => param.name).join(', ')}])`;
     functions.push(
       `${documentation(docs)}${own === name ? 'export ' : ''}function ${own}(${signature(converted)}): ${result.type} {\n` +
-        `  try {\n${before}    return ${result.wrap(call)};\n  } catch (error) {\n    throw wrapNativeError(error);\n  }\n}\n` +
+        `  try {\n${before}    return ${result.wrap(call)};\n  } catch (error) {\n    throw ${failed};\n  }\n}\n` +
         (own === name ? '' : `export { ${own} as ${name} };\n`),
     );
     if (params[0]?.name === 'a' && isArray(params[0].type)) {
@@ -210,19 +268,24 @@ function emit(space, list, interfaces) {
   return (
     `// Generated by scripts/array-api.mjs from the Rust declarations. Do not edit.\n` +
     from('../array/convert.js', [
+      'alone',
       'beside',
       'known',
+      'list',
       'methods',
       'operand',
       'operands',
       'optionalOperand',
       'optionalOperands',
+      'placeLists',
+      'places',
       'wrapFields',
     ]) +
     from('../array/core.js', ['wrap', 'wrapAll']) +
     from('../array/core.js', ['ArrayLike', 'Dtype', 'MxArray'], true) +
+    from('../array/failure.js', ['failure']) +
     from('../array/random-state.js', ['nextKey']) +
-    `import { wrapNativeError } from '../errors.js';\nimport { native as addon } from '../native.js';\n\n` +
+    `import { native as addon } from '../native.js';\n\n` +
     `const native = addon().${space};\n\n${all}`
   );
 }

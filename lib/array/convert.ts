@@ -32,10 +32,44 @@ export function beside(value: ArrayLike, other: ArrayLike): ArrayHandle {
   return value instanceof MxArray ? handleOf(value) : operand(value, other);
 }
 
+/** The same for a value with no array beside it: a number has no dtype of its own then. */
+export function alone(value: ArrayLike): ArrayHandle {
+  if (typeof value !== 'number') return operand(value);
+  scratch[0] = value;
+  return -1 as ArrayHandle;
+}
+
+/** The handle of indices; that of plain data has a minus, so that the addon checks them. */
+export function places(value: ArrayLike): ArrayHandle {
+  if (value instanceof MxArray) return handleOf(value);
+  const made = array(value);
+  return -handleOf(made.size === 0 ? array(made, 'int32') : made) as ArrayHandle;
+}
+
+export function placeLists(values: readonly ArrayLike[]): ArrayHandle[] {
+  return arrayList(values).map(places);
+}
+
+/** More entries than any list of sizes, axes or arrays has: the addon makes room for all of them before it looks at them. */
+const longest = 2 ** 20;
+
+/** A list that is not absurdly long; anything else passes. */
+export function list<T>(values: T): T {
+  if (Array.isArray(values) && values.length > longest)
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `a list of ${values.length} entries is too long; at most ${longest} are taken`,
+    );
+  return values;
+}
+
+function arrayList<T>(values: readonly T[]): readonly T[] {
+  if (!Array.isArray(values)) throw new MlxError('ERR_MLX_ARGUMENT', 'a list of arrays was expected');
+  return list(values);
+}
+
 export function operands(values: readonly ArrayLike[]): ArrayHandle[] {
-  if (!Array.isArray(values))
-    throw new MlxError('ERR_MLX_ARGUMENT', `a list of arrays was expected, not ${String(values)}`);
-  return values.map((value) => operand(value));
+  return arrayList(values).map((value) => operand(value));
 }
 
 export function optionalOperand(

@@ -2,7 +2,7 @@
 import { known, operand, optionalOperand } from '../array/convert.js';
 import { wrap } from '../array/core.js';
 import type { ArrayLike, MxArray } from '../array/core.js';
-import { wrapNativeError } from '../errors.js';
+import { failure } from '../array/failure.js';
 import { native as addon } from '../native.js';
 
 const native = addon().rl;
@@ -22,7 +22,7 @@ export function applyMinP(logits: ArrayLike, p: number): MxArray {
   try {
     return wrap(native.applyMinP(operand(logits), p));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.applyMinP', 'logits:array, p:number', [logits, p]);
   }
 }
 
@@ -31,7 +31,7 @@ export function applyRepetitionPenalty(logits: ArrayLike, history: ArrayLike, pe
   try {
     return wrap(native.applyRepetitionPenalty(operand(logits, history), operand(history, logits), penalty));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.applyRepetitionPenalty', 'logits:array, history:array, penalty:number', [logits, history, penalty]);
   }
 }
 
@@ -40,7 +40,7 @@ export function applyTopK(logits: ArrayLike, k: number): MxArray {
   try {
     return wrap(native.applyTopK(operand(logits), k));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.applyTopK', 'logits:array, k:number', [logits, k]);
   }
 }
 
@@ -49,7 +49,7 @@ export function applyTopP(logits: ArrayLike, p: number): MxArray {
   try {
     return wrap(native.applyTopP(operand(logits), p));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.applyTopP', 'logits:array, p:number', [logits, p]);
   }
 }
 
@@ -58,7 +58,7 @@ export function computeEntropy(logits: ArrayLike, temperature?: number | null): 
   try {
     return wrap(native.computeEntropy(operand(logits), temperature));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.computeEntropy', 'logits:array, temperature:number?', [logits, temperature]);
   }
 }
 
@@ -69,7 +69,7 @@ export function computeImportanceRatios(inputs: RatioInputs, level?: 'token' | '
     const converted = { ...given, perTokenLogps: operand(given.perTokenLogps), oldPerTokenLogps: optionalOperand(given.oldPerTokenLogps), completionMask: operand(given.completionMask) };
     return wrap(native.computeImportanceRatios(converted, level));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.computeImportanceRatios', 'inputs:object?, inputs.perTokenLogps:array, inputs.oldPerTokenLogps:array?, inputs.completionMask:array, level:any?', [inputs, level]);
   }
 }
 
@@ -78,6 +78,6 @@ export function selectiveLogSoftmax(logits: ArrayLike, ids: ArrayLike, temperatu
   try {
     return wrap(native.selectiveLogSoftmax(operand(logits, ids), operand(ids, logits), temperature));
   } catch (error) {
-    throw wrapNativeError(error);
+    throw failure(error, 'rl.selectiveLogSoftmax', 'logits:array, ids:array, temperature:number?', [logits, ids, temperature]);
   }
 }

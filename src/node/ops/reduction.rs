@@ -41,9 +41,9 @@ reductions! {
 }
 
 macro_rules! spreads {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
+    ($($(#[$doc:meta])* $name:ident $js:literal),* $(,)?) => { $(
         $(#[$doc])*
-        #[napi(namespace = "ops", catch_unwind)]
+        #[napi(namespace = "ops", js_name = $js, catch_unwind)]
         pub fn $name(
             a: ArrayHandle,
             axes: Option<Either<f64, Vec<f64>>>,
@@ -56,11 +56,12 @@ macro_rules! spreads {
     )* };
 }
 
+// No declaration can be called `var`; `scripts/array-api.mjs` drops the underscore.
 spreads! {
     /// The variance over the given axes, or all of them; the divisor is the count less `ddof` (0).
-    var,
+    var "var_",
     /// The standard deviation over the given axes, or all of them; the divisor is the count less `ddof` (0).
-    std,
+    std "std",
 }
 
 /// `[min, max]` over the given axes, or all of them.
