@@ -135,7 +135,7 @@ export class ELU extends Module {
 /** Softmax over the last axis. */
 export class Softmax extends Module {
   forward(x: MxArray): MxArray {
-    return softmax(x);
+    return softmax(x, -1);
   }
 }
 
