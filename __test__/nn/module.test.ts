@@ -226,6 +226,13 @@ describe('files', () => {
     expect(numbers(other.forward(x, 'causal'))).toEqual(numbers(block.forward(x, 'causal')));
   });
 
+  test('npz', () => {
+    const linear = new nn.Linear(3, 2);
+    const path = join(folder, 'linear.npz');
+    linear.saveWeights(path);
+    expect(numbers(new nn.Linear(3, 2).loadWeights(path).weight)).toEqual(numbers(linear.weight));
+  });
+
   test('names as here, and half precision', () => {
     const norm = new nn.BatchNorm(2);
     norm.loadWeights({ runningMean: mx.ones([2]) }, { strict: false });

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { memoryStats, mx, MxArray, nn } from '../../lib/index.ts';
+import { memoryStats, mx, MxArray, nn, tidy } from '../../lib/index.ts';
 import { thrown } from '../helpers/thrown.ts';
 
 const numbers = (value: MxArray): number[] => [...value.toFloat32()];
@@ -149,6 +149,18 @@ describe('nn.valueAndGrad', () => {
       }
     }
   });
+});
+
+test('what a module holds outlives tidy', () => {
+  const model = new nn.Sequential(new nn.BatchNorm(2), new nn.Linear(2, 1));
+  const step = nn.valueAndGrad(model, () => model.forward(xor.x).square().mean());
+  tidy(() => {
+    const [, gradients] = step();
+    descend(model, gradients, 0.1);
+    model.forward(xor.x);
+  });
+  for (const [path, array] of model.namedParameters()) expect(array.disposed, path).toBe(false);
+  expect(numbers(model.forward(xor.x)).every(Number.isFinite)).toBe(true);
 });
 
 describe('dropout', () => {

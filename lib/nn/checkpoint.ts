@@ -1,6 +1,7 @@
 /** Recomputation instead of memory. */
 import { checkpoint as recompute } from '../transforms.js';
 import { treeSnapshot } from '../tree.js';
+import { checkUpdate } from './update.js';
 import type { Module, ParameterTree, Untyped } from './module.js';
 
 /**
@@ -15,7 +16,7 @@ export function checkpoint<A extends readonly unknown[], R = Untyped>(
   const recomputed = recompute((parameters: ParameterTree, ...args: A): R => {
     const before = treeSnapshot(module);
     try {
-      module.update(parameters, { strict: false });
+      for (const replace of checkUpdate(module, parameters, false, 'parameter')) replace();
       return forward(...args);
     } finally {
       before.restore(true);

@@ -1,10 +1,11 @@
 /** What every layer is: a tree of arrays and other modules, under the names of its properties. */
 import { evalAll, MxArray } from '../array/core.js';
 import type { Dtype } from '../array/core.js';
+import { exempt } from '../array/scope.js';
 import { MlxError } from '../errors.js';
 import { astype } from '../generated/ops.js';
 import { nearestName } from '../options.js';
-import { treeFlatten, treeSymbol } from '../tree.js';
+import { treeFlatten, treeLeaves, treeSymbol } from '../tree.js';
 import type { Tree } from '../tree.js';
 import { describeModule } from './inspect.js';
 import { checkUpdate } from './update.js';
@@ -223,6 +224,8 @@ export abstract class Module {
    */
   update(parameters: ParameterTree, options: { strict?: boolean } = {}): this {
     for (const replace of checkUpdate(this, parameters, options.strict ?? true, 'parameter')) replace();
+    // What a module holds outlives the `tidy` in which it was made.
+    for (const array of treeLeaves(parameters)) exempt(array);
     return this;
   }
 
@@ -292,7 +295,7 @@ export abstract class Module {
   }
 
   /**
-   * Takes parameters from a `.safetensors` file or from pairs of names and arrays. Names may be written as here (`qProj.weight`) or as in
+   * Takes parameters from a `.safetensors` or `.npz` file or from pairs of names and arrays. Names may be written as here (`qProj.weight`) or as in
    * Python (`q_proj.weight`). On an error nothing is replaced.
    */
   loadWeights(weights: string | WeightEntries, options: LoadWeightsOptions = {}): this {
@@ -300,7 +303,7 @@ export abstract class Module {
     return this;
   }
 
-  /** Writes the parameters to a `.safetensors` file, under the names that Python gives them (`q_proj.weight` for `qProj.weight`). */
+  /** Writes the parameters to a `.safetensors` or `.npz` file, under the names that Python gives them (`q_proj.weight` for `qProj.weight`). */
   saveWeights(path: string): void {
     saveFrom(this, path);
   }

@@ -1,6 +1,7 @@
 /** Normalisation layers. */
 import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
+import { exempt } from '../array/scope.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { add, multiply, ones, zeros } from '../generated/ops.js';
@@ -209,6 +210,9 @@ export class BatchNorm extends Module {
       if (this.training && runningMean !== undefined && runningVar !== undefined) {
         this.runningMean = add(multiply(runningMean, 1 - momentum), multiply(batchMean, momentum));
         this.runningVar = add(multiply(runningVar, 1 - momentum), multiply(unbiased, momentum));
+        // They stay when the `tidy` or the transform ends in which they were made.
+        exempt(this.runningMean);
+        exempt(this.runningVar);
       }
       [mean, variance] = [batchMean, batchVariance];
     }

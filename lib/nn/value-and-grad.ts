@@ -5,6 +5,7 @@ import { differentiate } from '../transforms.js';
 import { treeFlatten, treeLeaves, treeSnapshot } from '../tree.js';
 import { membersOf, Module, setMember } from './module.js';
 import type { ParameterTree } from './module.js';
+import { checkUpdate } from './update.js';
 
 /**
  * A function that returns what `fn` returns and the gradient of its first array, a scalar, with respect to the trainable parameters of
@@ -37,7 +38,7 @@ export function valueAndGrad<A extends readonly unknown[], R>(
       const { value, gradients } = differentiate(
         ([parameters]) => {
           const traced = treeLeaves(parameters);
-          module.update(parameters as ParameterTree, { strict: false });
+          for (const replace of checkUpdate(module, parameters, false, 'parameter')) replace();
           const result = fn(...args);
           const standIns = new Set(traced);
           assigned = treeLeaves(module).filter((array) => !owned.has(array) && !standIns.has(array));

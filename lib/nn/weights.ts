@@ -1,7 +1,7 @@
 /** Parameters from and to files, under the names that Python gives them. */
-import { handleOf, MxArray, wrapAll } from '../array/core.js';
-import { guard, MlxError } from '../errors.js';
-import { native } from '../native.js';
+import { MxArray } from '../array/core.js';
+import { MlxError } from '../errors.js';
+import { loadSync, saveSafetensorsSync, savezSync } from '../io.js';
 import { isContainer, membersOf, Module, setMember } from './module.js';
 
 /** Arrays by name: pairs, a Map or an object. */
@@ -52,12 +52,10 @@ function pythonNames(paths: Iterable<string>): Map<string, string> {
 
 function entriesOf(weights: string | WeightEntries): [string, MxArray][] {
   if (typeof weights === 'string') {
-    if (!weights.endsWith('.safetensors')) {
-      throw new MlxError('ERR_MLX_LOAD', `weights are read from .safetensors files, not from '${weights}'`);
+    if (!/\.(safetensors|npz)$/.test(weights)) {
+      throw new MlxError('ERR_MLX_LOAD', `weights are read from .safetensors and .npz files, not from '${weights}'`);
     }
-    const { names, arrays } = guard(() => native().core.loadSafetensors(weights));
-    const wrapped = wrapAll(arrays);
-    return names.map((name, i) => [name, wrapped[i]!]);
+    return Object.entries(loadSync(weights as `${string}.safetensors`));
   }
   if (typeof weights !== 'object' || weights === null) {
     throw new MlxError('ERR_MLX_ARGUMENT', `weights are a path or names with arrays, not ${String(weights)}`);
@@ -108,11 +106,11 @@ export function loadInto(module: Module, weights: string | WeightEntries, strict
 
 /** @internal */
 export function saveFrom(module: Module, path: string): void {
-  if (!path.endsWith('.safetensors')) {
-    throw new MlxError('ERR_MLX_SAVE', `weights are written to .safetensors files, not to '${path}'`);
+  const write = path.endsWith('.safetensors') ? saveSafetensorsSync : path.endsWith('.npz') ? savezSync : undefined;
+  if (write === undefined) {
+    throw new MlxError('ERR_MLX_SAVE', `weights are written to .safetensors and .npz files, not to '${path}'`);
   }
   const places = placesOf(module);
   const names = pythonNames(places.keys());
-  const arrays = [...names.values()].map((own) => handleOf(places.get(own)!.array));
-  guard(() => native().core.saveSafetensors(path, [...names.keys()], arrays));
+  write(path, Object.fromEntries([...names].map(([name, own]) => [name, places.get(own)!.array])));
 }

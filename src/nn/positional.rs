@@ -44,7 +44,7 @@ fn slopes(heads: i32) -> Vec<f64> {
 
 /// `-slope · |i - j|` for queries from `offset` to `queries` and all `keys`, `[1, heads, queries - offset, keys]`.
 pub fn alibi(queries: i32, keys: i32, heads: i32, offset: i32, dtype: Dtype) -> Result<Array> {
-    if heads < 1 || heads > 1 << 20 || queries < offset || keys < 0 || offset < 0 {
+    if !(1..=1 << 20).contains(&heads) || queries < offset || keys < 0 || offset < 0 {
         return Err(Error::Argument(format!(
             "ALiBi needs at least 1 head and sizes of at least 0, got {heads} heads, {queries} queries from {offset} and {keys} keys"
         )));

@@ -21,7 +21,6 @@ mod rl;
 mod tokenizer;
 mod trainer;
 mod transforms;
-mod weights;
 
 use arguments::{FlatAxis, Indices};
 use array::DtypeName;
