@@ -460,12 +460,6 @@ export interface NamedArrays {
   arrays: Array<ArrayHandle>
 }
 
-/** Arrays by name, in the order of the names. */
-export interface NamedArrays {
-  names: Array<string>
-  arrays: Array<ArrayHandle>
-}
-
 /** A GRPO micro-batch. Lists per row have one number per completion token. */
 export interface NativeGrpoBatch {
   rows: Array<TrainRow>
@@ -626,14 +620,10 @@ export declare namespace core {
   export function item(array: ArrayHandle): number
   /** Arrays that this thread's JavaScript holds. */
   export function liveArrays(): number
-  /** Every array of a safetensors file. */
-  export function loadSafetensors(path: string): NamedArrays
   export function nbytes(array: ArrayHandle): number
   export function ndim(array: ArrayHandle): number
   /** Frees the slot of a handle; one that is not in use is left alone. */
   export function release(handle: number): void
-  /** Writes arrays into a safetensors file, which is complete or as it was. */
-  export function saveSafetensors(path: string, names: Array<string>, arrays: Array<ArrayHandle>): void
   /** A 0-dimensional array. */
   export function scalar(value: number, dtype: DtypeName): ArrayHandle
   /** The doubles through which numbers beside arrays travel. */
