@@ -40,6 +40,7 @@ export type { DeviceName } from './device.js';
 export * as mx from './mx.js';
 export * as nn from './nn/index.js';
 export { KVCache } from './cache.js';
+export * as optim from './optim/index.js';
 export {
   buildInfo,
   clearCache,

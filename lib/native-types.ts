@@ -10,6 +10,7 @@ export type NativeGeneration = addon.NativeGeneration;
 export type NativeGenerateOptions = addon.GenerateOptions;
 export type NativeBatchResult = addon.BatchResult;
 export type NativeLossResult = addon.GrpoLossHandles;
+export type NativeOptimizer = addon.NativeOptimizer;
 export type NativeTransformed = addon.Transformed;
 export type NativeTrainer = addon.NativeTrainer;
 export type NativeTrainerOptions = addon.TrainerOptions;

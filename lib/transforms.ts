@@ -377,6 +377,12 @@ export function compile<A extends readonly unknown[], R>(
   };
 }
 
+/** The arrays that come into the compiled function that is being traced. */
+let captured: ReadonlySet<MxArray> | undefined;
+
+/** @internal What comes into the compiled function that is being traced; undefined outside: everything else is frozen by the trace. */
+export const capturedByCompile = (): ReadonlySet<MxArray> | undefined => captured;
+
 /** A compiled function for arguments of one form. */
 class CompiledForm<A extends readonly unknown[], R> {
   readonly #native;
@@ -395,8 +401,10 @@ class CompiledForm<A extends readonly unknown[], R> {
       const count = arrays.length - state.length - 1;
       const before = treeSnapshot([this.inputs, this.outputs]);
       const key = core.alias(randomState()) as ArrayHandle;
+      const outer = captured;
       let done = false;
       try {
+        captured = new Set(arrays);
         treeAssign(this.inputs, arrays.slice(count, -1));
         setRandomState(core.alias(handleOf(arrays.at(-1)!)) as ArrayHandle);
         const result = fn(...(fill(this.#args, arrays.slice(0, count)) as unknown as A));
@@ -407,6 +415,7 @@ class CompiledForm<A extends readonly unknown[], R> {
           wrap(core.alias(randomState()) as ArrayHandle),
         ];
       } finally {
+        captured = outer;
         setRandomState(key);
         before.restore(!done);
       }

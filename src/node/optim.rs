@@ -1,14 +1,11 @@
 //! Optimizers, schedules and clipping. The state of an optimizer lives in JavaScript, where transforms can see it: an update takes
 //! it and gives the new one.
 
-use std::path::Path;
-
 use napi_derive::napi;
 use serde_json::Value;
 
 use super::ArrayHandle;
 use super::error as js;
-use crate::mlx::io::safetensors::{load_arrays, save_arrays};
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::optim::{self, Group, Member, Plan, Scalar, Schedule, gradient_fits, state_fits};
 
@@ -51,11 +48,17 @@ impl NativeOptimizer {
         self.plan.groups.iter().map(|group| group.learning_rate.is_some()).collect()
     }
 
-    /// Makes an unknown parameter known.
+    /// Makes a parameter known, if it is not yet.
     #[napi(catch_unwind)]
     pub fn add(&mut self, group: u32, name: String, parameter: ArrayHandle) -> js::Result<ParameterState> {
         let known = self.plan.parameters.len();
-        let index = self.plan.add(group as usize, &name, &parameter)?;
+        let index = match self.plan.place(&name) {
+            Some(index) => {
+                self.plan.fits(index, &parameter)?;
+                index
+            }
+            None => self.plan.add(group as usize, &name, &parameter)?,
+        };
         let arrays = self.plan.zeros(index).inspect_err(|_| self.plan.truncate(known))?;
         Ok(ParameterState { index: index as u32, names: self.plan.state_names(index), arrays: handles(arrays) })
     }
@@ -64,6 +67,12 @@ impl NativeOptimizer {
     #[napi(catch_unwind)]
     pub fn truncate(&mut self, count: u32) {
         self.plan.truncate(count as usize);
+    }
+
+    /// Refuses an array that does not fit a known parameter.
+    #[napi(catch_unwind)]
+    pub fn check_parameter(&self, index: u32, parameter: ArrayHandle) -> js::Result<()> {
+        Ok(self.plan.fits(self.known(index)?, &parameter)?)
     }
 
     /// Refuses arrays that cannot be a parameter's state.
@@ -188,25 +197,4 @@ pub fn clip_grad_norm(gradients: Vec<ArrayHandle>, max_norm: f64) -> js::Result<
 #[napi(namespace = "optim", catch_unwind)]
 pub fn clip_grad_value(gradients: Vec<ArrayHandle>, clip_value: f64) -> js::Result<Vec<ArrayHandle>> {
     Ok(handles(optim::clip_by_value(&arrays(&gradients), clip_value)?))
-}
-
-/// Writes named arrays to a `.safetensors` file, which is either the old one or complete.
-#[napi(namespace = "optim", catch_unwind)]
-pub fn save_state(path: String, names: Vec<String>, state: Vec<ArrayHandle>) -> js::Result<()> {
-    let named: Vec<(String, Array)> = names.into_iter().zip(arrays(&state)).collect();
-    Ok(save_arrays(Path::new(&path), &named)?)
-}
-
-/// Named arrays of a file.
-#[napi(object, object_from_js = false)]
-pub struct NamedArrays {
-    pub names: Vec<String>,
-    pub arrays: Vec<ArrayHandle>,
-}
-
-/// Reads all arrays of a `.safetensors` file.
-#[napi(namespace = "optim", catch_unwind)]
-pub fn load_state(path: String) -> js::Result<NamedArrays> {
-    let (names, arrays): (Vec<_>, Vec<_>) = load_arrays(Path::new(&path))?.into_iter().unzip();
-    Ok(NamedArrays { names, arrays: handles(arrays) })
 }
