@@ -277,10 +277,11 @@ function unpack(contents: FileContents, path: string | URL, options: LoadFileOpt
   // Own properties whatever the names are, `__proto__` included.
   const arrays: NamedArrays = Object.fromEntries(contents.names.map((name, i) => [name, made[i]!]));
   if (!options.returnMetadata) return arrays;
-  const value = ({ text, texts: list, array: handle }: FileMetadata): GgufValue =>
-    text ?? list ?? wrap(handle as ArrayHandle);
-  return { arrays, metadata: Object.fromEntries(contents.metadata.map((entry) => [entry.key, value(entry)])) };
+  return { arrays, metadata: Object.fromEntries(contents.metadata.map((entry) => [entry.key, valueOf(entry)])) };
 }
+
+const valueOf = ({ text, texts: list, array: handle }: FileMetadata): GgufValue =>
+  text ?? list ?? wrap(handle as ArrayHandle);
 
 /** The arrays of a tree under their paths. What is no array would be lost, so it is an error. */
 function entries(tree: Tree, where: string): Pick<Job, 'names' | 'arrays'> {

@@ -24,7 +24,7 @@ pub struct SaveOptions {
 /// Where the bytes of arrays go once the header is written.
 enum Sink {
     Plain(BufWriter<File>, Format),
-    Npz(NpzWriter),
+    Npz(Box<NpzWriter>),
 }
 
 /// Writes a file in steps, so that other work can run in between. Until the last step `path` is as it was.
@@ -111,7 +111,7 @@ impl Saver {
         let (target, mut file) = AtomicFile::create(&self.path)?;
         let format = self.options.format.unwrap_or(Format::Npy);
         let header = match format {
-            Format::Npz => return Ok((target, Sink::Npz(NpzWriter::new(file, self.options.compressed)))),
+            Format::Npz => return Ok((target, Sink::Npz(Box::new(NpzWriter::new(file, self.options.compressed))))),
             Format::Npy => npy::header(&self.arrays[0].1),
             Format::Gguf => gguf::header(&self.arrays, &self.metadata)?,
             Format::Safetensors => {

@@ -156,10 +156,10 @@ fn simple_5(block: &[u8], at: usize, scale: f32, offset: Option<f32>, put: &mut 
 fn q2_k(block: &[u8], put: &mut impl FnMut(f32)) {
     let (scales, qs) = (&block[..16], &block[16..80]);
     let (scale, offset) = (half_at(block, 80).to_f32(), half_at(block, 82).to_f32());
-    for part in 0..16 {
+    for (part, &packed) in scales.iter().enumerate() {
         // Two halves of the block; in each, four pairs of parts share 32 bytes.
         let (half, pair, which) = (part / 8, part % 8 / 2, part % 2);
-        let (d, m) = (scale * (scales[part] & 15) as f32, offset * (scales[part] >> 4) as f32);
+        let (d, m) = (scale * (packed & 15) as f32, offset * (packed >> 4) as f32);
         for index in 0..16 {
             let q = qs[32 * half + 16 * which + index] >> (2 * pair) & 3;
             put(d * q as f32 - m);
