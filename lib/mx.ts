@@ -5,7 +5,7 @@
  */
 export type { Dtype } from './array/core.js';
 export { array } from './array/create.js';
-export { evalAll as eval, evalAsync } from './array/core.js';
+export { eval, evalAsync } from './evaluate.js';
 export { index, indexUpdate } from './array/indexing.js';
 export { dispose, keep, tidy } from './array/tidy.js';
 export * from './device.js';

@@ -17,7 +17,19 @@ export {
   named,
 } from './rewards/text.js';
 export type { ExactAnswerOptions, LengthPenaltyOptions } from './rewards/text.js';
-export { ConsoleLogger, JsonlLogger, ReportLogger } from './loggers/index.js';
-export type { ConsoleStream, Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './loggers/index.js';
+export { ConsoleLogger, escapeHtml, htmlPage, JsonlLogger, lineChart, ReportLogger } from './loggers/index.js';
+export type {
+  ChartOptions,
+  ConsoleStream,
+  Logger,
+  MetricRecord,
+  PageOptions,
+  Point,
+  Progress,
+  RunInfo,
+  RunStatus,
+  Sample,
+  Series,
+} from './loggers/index.js';
 export { learningRateAt } from './schedule.js';
 export type { ScheduleOptions, SchedulerType } from './schedule.js';

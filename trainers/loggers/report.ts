@@ -5,7 +5,7 @@ import { escapeHtml, formatNumber, lineChart } from './chart.js';
 import type { Point, Series } from './chart.js';
 import { readJsonLines } from './jsonl.js';
 import type { Logger, MetricRecord, RunInfo, RunStatus, Sample } from './logger.js';
-import { reportScript, reportStyle } from './report-style.js';
+import { htmlPage } from './page.js';
 
 type Row = { step: number } & MetricRecord;
 
@@ -92,18 +92,17 @@ export function renderReport(input: ReportInput): string {
     duration(elapsedMs),
     run.startStep > 0 ? `resumed at step ${run.startStep}` : '',
   ].filter((fact) => fact !== '');
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>${escapeHtml(`${run.trainer} · ${name}`)}</title><style>${reportStyle}</style></head><body><main>
-<header><h1>${escapeHtml(`${run.trainer} · ${name}`)}</h1><span class="status ${status}">${status}</span></header>
-<p class="sub">${escapeHtml(facts.join(' · '))}</p>${failed}
+  return htmlPage({
+    title: `${run.trainer} · ${name}`,
+    mark: `<span class="status ${status}">${status}</span>`,
+    subtitle: facts.join(' · '),
+    body: `${failed}
 <div class="tiles">${tiles(rows)}</div>
 <div class="charts">${charts(rows)}</div>
 ${samplesSection(input.samples)}
-<h2>Config</h2><div class="panel config">${configRows(run)}</div>
-<footer>Written by mlx-node. The numbers are in metrics.jsonl beside this page.</footer>
-</main><script>${reportScript}</script></body></html>
-`;
+<h2>Config</h2><div class="panel config">${configRows(run)}</div>`,
+    footer: 'Written by mlx-node. The numbers are in metrics.jsonl beside this page.',
+  });
 }
 
 function trainable({ model }: RunInfo): string {
