@@ -40,6 +40,8 @@ export type Operand = ArrayHandle;
 export type FlatAxis = number | null | undefined;
 /** An array of indices; that of plain data has a minus. */
 export type Indices = ArrayHandle;
+/** An array, or a number in a list of its own. */
+export type NumberOrArray = ArrayHandle | [number];
 
 /**
  * Which binding artifact the generated loader actually loaded: `'native'` for
@@ -138,10 +140,12 @@ export declare class NativeOptimizer {
   constructor(groups: object[])
   /** Which groups take a learning rate rather than make their own. */
   takeLearningRates(): Array<boolean>
-  /** Makes an unknown parameter known. */
+  /** Makes a parameter known, if it is not yet. */
   add(group: number, name: string, parameter: ArrayHandle): ParameterState
   /** Forgets all but the first parameters. */
   truncate(count: number): void
+  /** Refuses an array that does not fit a known parameter. */
+  checkParameter(index: number, parameter: ArrayHandle): void
   /** Refuses arrays that cannot be a parameter's state. */
   checkState(index: number, state: Array<ArrayHandle>): void
   /** The learning rates of the step after `taken` ones, by group. */
@@ -206,6 +210,14 @@ export declare class NativeTrainer {
   dispose(): void
 }
 
+/** Of `addmm`. */
+export interface AddmmOptions {
+  /** Factor of the product, 1. */
+  alpha?: number
+  /** Factor of `c`, 1. */
+  beta?: number
+}
+
 /** What `computeAdvantages` returns. */
 export interface AdvantageResult {
   advantages: Array<number>
@@ -245,6 +257,32 @@ export interface BatchResult {
   decodeMs: number
 }
 
+/** Of `bernoulli`. */
+export interface BernoulliOptions {
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
+/** Of `bits`. */
+export interface BitsOptions {
+  /** Bytes of a number: 1, 2 or 4 (default) for uint8, uint16 or uint32. */
+  width?: number
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
+/** Of `blockMaskedMm`. A mask is boolean (false leaves a block out) or floating (a factor of the block). */
+export interface BlockMaskedMmOptions {
+  /** 32 or 64 (default). */
+  blockSize?: number
+  /** For blocks of the result, `[.., M / blockSize, N / blockSize]`, rounded up. */
+  maskOut?: ArrayHandle
+  /** For blocks of `a`, `[.., M / blockSize, K / blockSize]`. */
+  maskLhs?: ArrayHandle
+  /** For blocks of `b`, `[.., K / blockSize, N / blockSize]`. */
+  maskRhs?: ArrayHandle
+}
+
 /** Versions, device and libraries of this process. */
 export declare function buildInfo(): BuildInfo
 
@@ -264,6 +302,16 @@ export interface BuildInfo {
   compileAvailable: boolean
 }
 
+/** Of `categorical`: a shape or a number of samples, not both. */
+export interface CategoricalOptions {
+  /** The shape of the result, to which the logits without their axis broadcast. */
+  shape?: Array<number>
+  /** Draws per row, on a new last axis. */
+  numSamples?: number
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
 /** Gives buffers that MLX keeps for later back to the system. Waits for running work. */
 export declare function clearCache(): void
 
@@ -275,6 +323,48 @@ export interface CloseOptions {
 
 /** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
 export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
+
+/** Of `convGeneral`: a number for all spatial axes, or one each. */
+export interface ConvGeneralOptions {
+  /** Steps between windows, 1. */
+  stride?: number | Array<number>
+  /** Zeros on both sides of each axis, 0; two lists stand for those before and those after. */
+  padding?: number | Array<number | Array<number>>
+  /** Steps between elements of the kernel, 1. */
+  kernelDilation?: number | Array<number>
+  /** Steps between elements of the input, 1: more puts zeros between. */
+  inputDilation?: number | Array<number>
+  /** Groups of channels that do not see each other, 1. */
+  groups?: number
+  /** Whether the kernel is flipped: a convolution in the mathematical sense. */
+  flip?: boolean
+}
+
+/** Of `conv1d`, `conv2d` and `conv3d`: a number for all spatial axes, or one each. */
+export interface ConvolutionOptions {
+  /** Steps between windows, 1. */
+  stride?: number | Array<number>
+  /** Zeros on both sides of each axis, 0. */
+  padding?: number | Array<number>
+  /** Steps between elements of the kernel, 1. */
+  dilation?: number | Array<number>
+  /** Groups of channels that do not see each other, 1. */
+  groups?: number
+}
+
+/** Of `convTranspose1d`, `convTranspose2d` and `convTranspose3d`: a number for all spatial axes, or one each. */
+export interface ConvTransposeOptions {
+  /** Steps between windows, 1. */
+  stride?: number | Array<number>
+  /** Zeros on both sides that the convolution had, 0. */
+  padding?: number | Array<number>
+  /** Steps between elements of the kernel, 1. */
+  dilation?: number | Array<number>
+  /** Elements more at the end of each axis, 0. */
+  outputPadding?: number | Array<number>
+  /** Groups of channels that do not see each other, 1. */
+  groups?: number
+}
 
 /** Of `cumsum` and `cumprod`. */
 export interface CumulativeOptions {
@@ -289,8 +379,78 @@ export interface CumulativeOptions {
 /** Where this thread places operations: `cpu` or `gpu`. */
 export declare function defaultDevice(): string
 
+/** Of `dequantize`. */
+export interface DequantizeOptions {
+  /** As it was packed. */
+  groupSize?: number
+  /** As it was packed. */
+  bits?: number
+  /** As it was packed, `affine` unless named. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
+  /** As it was packed. */
+  globalScale?: ArrayHandle
+  /** Unless named that of the scales (affine) or bfloat16. */
+  dtype?: DtypeName
+}
+
 /** What MLX knows about a device. */
 export declare function deviceInfo(device: string): Record<string, string | number>
+
+/** Of the transforms. */
+export interface FftOptions {
+  /** Where the factor `1 / n` goes: on the inverse (`backward`, default), on the transform (`forward`), its root on both (`ortho`). */
+  norm?: 'backward' | 'ortho' | 'forward'
+}
+
+/** Of `gatherMm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
+export interface GatherMmOptions {
+  /** Which matrices of `a`. */
+  lhsIndices?: ArrayHandle
+  /** Which matrices of `b`. */
+  rhsIndices?: ArrayHandle
+  /** Whether the indices ascend, which is faster. */
+  sortedIndices?: boolean
+}
+
+/** Of `gatherQmm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
+export interface GatherQmmOptions {
+  /** Which matrices of `x`. */
+  lhsIndices?: ArrayHandle
+  /** Which matrices of `w`. */
+  rhsIndices?: ArrayHandle
+  /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
+  transpose?: boolean
+  /** As it was packed. */
+  groupSize?: number
+  /** As it was packed. */
+  bits?: number
+  /** As it was packed, `affine` unless named. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
+  /** Whether the indices ascend, which is faster. */
+  sortedIndices?: boolean
+}
+
+/** Of `gatherQqmm`. */
+export interface GatherQqmmOptions {
+  /** Of a packed `w`; without them `w` is floating and packed on the way. */
+  scales?: ArrayHandle
+  /** Which matrices of `x`. */
+  lhsIndices?: ArrayHandle
+  /** Which matrices of `w`. */
+  rhsIndices?: ArrayHandle
+  /** As `w` is packed. */
+  groupSize?: number
+  /** As `w` is packed. */
+  bits?: number
+  /** How both sides are coded, `nvfp4` unless named. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
+  /** The largest absolute value of `x`; nvfp4 only. */
+  globalScaleX?: ArrayHandle
+  /** The largest absolute value of `w`; nvfp4 only. */
+  globalScaleW?: ArrayHandle
+  /** Whether the indices ascend, which is faster. */
+  sortedIndices?: boolean
+}
 
 export interface GenerateBatchOptions {
   /** Rows per prompt. */
@@ -381,8 +541,28 @@ export interface GrpoLossInputs {
   advantages: ArrayHandle
 }
 
+/** Of `gumbel`. */
+export interface GumbelOptions {
+  /** float32 unless named. */
+  dtype?: DtypeName
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
 /** Whether operations can be placed on a device. */
 export declare function isAvailable(device: string): boolean
+
+/** Of `laplace`. */
+export interface LaplaceOptions {
+  /** float32 unless named. */
+  dtype?: DtypeName
+  /** The mean, 0. */
+  loc?: number
+  /** The mean distance from the mean, 1. */
+  scale?: number
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
 
 /** Of `linspace`. */
 export interface LinspaceOptions {
@@ -454,10 +634,10 @@ export interface MicroStepResult {
   metrics: Record<string, number>
 }
 
-/** Named arrays of a file. */
-export interface NamedArrays {
-  names: Array<string>
-  arrays: Array<ArrayHandle>
+/** Of `multivariateNormal`. */
+export interface MultivariateNormalOptions {
+  /** Without one, the next of the global state. */
+  key: RandomKey
 }
 
 /** A GRPO micro-batch. Lists per row have one number per completion token. */
@@ -476,10 +656,10 @@ export interface NativeGrpoBatch {
 export interface NormalOptions {
   /** float32 unless named. */
   dtype?: DtypeName
-  /** The mean, 0. */
-  loc?: number
-  /** The standard deviation, 1. */
-  scale?: number
+  /** The mean, 0; an array broadcasts to the shape. */
+  loc?: NumberOrArray
+  /** The standard deviation, 1; an array broadcasts to the shape. */
+  scale?: NumberOrArray
   /** Without one, the next of the global state. */
   key: RandomKey
 }
@@ -505,6 +685,70 @@ export interface ParameterState {
   arrays: Array<ArrayHandle>
 }
 
+/** Of `permutation`. */
+export interface PermutationOptions {
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
+/** Of `qqmm`. */
+export interface QqmmOptions {
+  /** Of a packed `w`; without them `w` is floating and packed on the way. */
+  scales?: ArrayHandle
+  /** As `w` is packed. */
+  groupSize?: number
+  /** As `w` is packed. */
+  bits?: number
+  /** How both sides are coded, `nvfp4` unless named. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
+  /** The largest absolute value of `x`; nvfp4 only. */
+  globalScaleX?: ArrayHandle
+  /** The largest absolute value of `w`; nvfp4 only. */
+  globalScaleW?: ArrayHandle
+}
+
+/** Of `quantizedMatmul`. */
+export interface QuantizedMatmulOptions {
+  /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
+  transpose?: boolean
+  /** As it was packed. */
+  groupSize?: number
+  /** As it was packed. */
+  bits?: number
+  /** As it was packed, `affine` unless named. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
+}
+
+/** A packed weight. */
+export interface QuantizedWeight {
+  /** uint32 `[.., size · bits / 32]` */
+  weight: ArrayHandle
+  /** `[.., size / groupSize]`: the dtype of what was packed for affine, else uint8. */
+  scales: ArrayHandle
+  /** As the scales; affine only. */
+  biases?: ArrayHandle
+}
+
+/** Of `quantize`. */
+export interface QuantizeOptions {
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number
+  /** How numbers are coded, `affine` unless named. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
+  /** The largest absolute value of the tensor, one number; nvfp4 only. */
+  globalScale?: ArrayHandle
+}
+
+/** Of `randint`. */
+export interface RandintOptions {
+  /** int32 unless named. */
+  dtype?: DtypeName
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
 /** Of `computeImportanceRatios`. */
 export interface RatioInputs {
   /** `[B, T]`, under the current policy. */
@@ -521,6 +765,30 @@ export declare function resetPeakMemory(): void
 export interface RewardStatistics {
   mean: number
   std: number
+}
+
+/** Of `rope`. */
+export interface RopeOptions {
+  /** Whether neighbours are rotated (default: the halves). */
+  traditional?: boolean
+  /** Of the wavelengths `base^(2i / dims)`, 10000 unless `freqs` are given. */
+  base?: number
+  /** Factor of the positions, 1. */
+  scale?: number
+  /** The position of the first slot, 0: a number, or an integer array with one per row, `[B]`. */
+  offset?: NumberOrArray
+  /** Wavelengths over 2π in place of `base`, `[dims / 2]`. */
+  freqs?: ArrayHandle
+}
+
+/** Of `scaledDotProductAttention`. */
+export interface ScaledDotProductAttentionOptions {
+  /** Factor of the scores, `1 / √D`. */
+  scale?: number
+  /** `causal`, or an array that broadcasts to `[B, H, T, K]`: boolean (true is seen) or added to the scores. */
+  mask?: 'causal' | ArrayHandle
+  /** Logits `[H]` that take weight and have no value. */
+  sinks?: ArrayHandle
 }
 
 /** Of `cummax`, `cummin` and `logcumsumexp`. */
@@ -596,6 +864,22 @@ export interface Transformed {
   derivatives: Array<ArrayHandle>
 }
 
+/** Of `truncatedNormal`. */
+export interface TruncatedNormalOptions {
+  /** float32 unless named. */
+  dtype?: DtypeName
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
+/** Of `uniform`. */
+export interface UniformOptions {
+  /** float32 unless named. */
+  dtype?: DtypeName
+  /** Without one, the next of the global state. */
+  key: RandomKey
+}
+
 export declare namespace core {
   /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
   export function accountedMemory(): number
@@ -644,6 +928,60 @@ export declare namespace core {
   export function weakScalar(value: number, like: ArrayHandle): ArrayHandle
 }
 
+export declare namespace fast {
+  /** `logsumexp(logits) - logits[target]` over the last axis, for integer targets of one rank less. */
+  export function crossEntropy(logits: ArrayHandle, targets: ArrayHandle): ArrayHandle
+  /**
+   * `(x - mean(x)) / √(var(x) + eps) · weight + bias` over the last axis, accumulated in float32; `weight` and `bias` `[D]` may be
+   * null.
+   */
+  export function layerNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
+  /** `x / √(mean(x²) + eps) · weight` over the last axis, accumulated in float32; `weight` `[D]` may be null. */
+  export function rmsNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, eps: number): ArrayHandle
+  /** Rotates the first `dims` elements of the last axis of `x` `[B, .., T, D]` by position (Su et al. 2021, arXiv:2104.09864). */
+  export function rope(x: ArrayHandle, dims: number, options: RopeOptions): ArrayHandle
+  /**
+   * `softmax(scale · q @ kᵀ + mask) @ v` for queries `[B, H, T, D]`, keys and values `[B, Hkv, K, D]`, where `H` is a multiple of
+   * `Hkv`: `[B, H, T, D]`.
+   */
+  export function scaledDotProductAttention(q: ArrayHandle, k: ArrayHandle, v: ArrayHandle, options: ScaledDotProductAttentionOptions): ArrayHandle
+}
+
+export declare namespace fft {
+  /** The transform of an axis (-1), cut or padded with zeros to size `n`: complex64. */
+  export function fft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
+  /** The transform over two axes (the last), cut or padded with zeros to sizes `s`: complex64. */
+  export function fft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The frequencies of `fft` of `n` samples that lie `d` (1) apart, `[n]`. */
+  export function fftfreq(n: number, d?: number | undefined | null): ArrayHandle
+  /** The transform over axes (all, or the last `s.length`), cut or padded with zeros to sizes `s`: complex64. */
+  export function fftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** Frequency 0 to the middle of the axes (all). */
+  export function fftshift(x: ArrayHandle, axes?: Array<number> | undefined | null): ArrayHandle
+  /** The inverse of `fft`: complex64. */
+  export function ifft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
+  /** The inverse of `fft2`: complex64. */
+  export function ifft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The inverse of `fftn`: complex64. */
+  export function ifftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The inverse of `fftshift`. */
+  export function ifftshift(x: ArrayHandle, axes?: Array<number> | undefined | null): ArrayHandle
+  /** The inverse of `rfft`: `n` real numbers, `2 (m - 1)` for `m` frequencies unless given. */
+  export function irfft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
+  /** The inverse of `rfft2`: real numbers. */
+  export function irfft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The inverse of `rfftn`: real numbers. */
+  export function irfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The transform of real numbers: only the `n / 2 + 1` frequencies from 0 on. */
+  export function rfft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
+  /** `fft2` of real numbers: of the last axis only the frequencies from 0 on. */
+  export function rfft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The frequencies of `rfft` of `n` samples that lie `d` (1) apart, `[n / 2 + 1]`. */
+  export function rfftfreq(n: number, d?: number | undefined | null): ArrayHandle
+  /** `fftn` of real numbers: of the last axis only the frequencies from 0 on. */
+  export function rfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+}
+
 export declare namespace io {
   /** What a file holds, in its order. */
   export interface FileContents {
@@ -684,6 +1022,55 @@ export declare namespace io {
   }
   /** Writes a file and waits for it. */
   export function saveSync(path: string, names: Array<string>, arrays: Array<ArrayHandle>, options: io.SaveFileOptions): void
+}
+
+export declare namespace linalg {
+  /** `L` with `L Lᵀ = x` for a symmetric positive definite `x`, or with `upper` `U` with `Uᵀ U = x`; NaN where there is none. */
+  export function cholesky(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
+  /** The inverse of `L Lᵀ` (`Uᵀ U` with `upper`) from a Cholesky factor. */
+  export function choleskyInv(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
+  /** Cross products of vectors with 2 or 3 elements along an axis (-1). */
+  export function cross(x: ArrayHandle, y: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** The determinant. */
+  export function det(x: ArrayHandle): ArrayHandle
+  /**
+   * `[values, vectors]` of general matrices, complex64, vectors in columns. NaN or infinite elements give NaN, here and in the
+   * other decompositions.
+   */
+  export function eig(x: ArrayHandle): [ArrayHandle, ArrayHandle]
+  /** `[values, vectors]` of symmetric matrices, values ascending, vectors in columns; `uplo` names the half that is read, `L` or `U`. */
+  export function eigh(x: ArrayHandle, uplo?: string | undefined | null): [ArrayHandle, ArrayHandle]
+  /** Eigenvalues `[.., N]` of general matrices, complex64. */
+  export function eigvals(x: ArrayHandle): ArrayHandle
+  /** Eigenvalues of symmetric matrices, ascending; `uplo` names the half that is read, `L` or `U`. */
+  export function eigvalsh(x: ArrayHandle, uplo?: string | undefined | null): ArrayHandle
+  /** The inverse. A singular matrix is an error when the result is evaluated. */
+  export function inv(x: ArrayHandle): ArrayHandle
+  /** `[p, l, u]`: row indices (uint32) and triangles with `x = l[p] @ u`. */
+  export function lu(x: ArrayHandle): [ArrayHandle, ArrayHandle, ArrayHandle]
+  /** `[lu, pivots]` in LAPACK's compact form. */
+  export function luFactor(x: ArrayHandle): [ArrayHandle, ArrayHandle]
+  /**
+   * A norm over one axis (vectors) or two (matrices), or of the whole array. `ord` is the p of vectors (2; 0 counts), of matrices
+   * 1, -1, 2, -2, `Infinity`, `-Infinity`, `'fro'` (default) or `'nuc'`.
+   */
+  export function norm(x: ArrayHandle, ord?: number | string | undefined | null, axis?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
+  /** The Moore-Penrose pseudo-inverse. NaN or infinite elements give NaN. */
+  export function pinv(x: ArrayHandle): ArrayHandle
+  /** `[q, r]`: orthonormal columns and an upper triangle with `q @ r = x`. */
+  export function qr(x: ArrayHandle): [ArrayHandle, ArrayHandle]
+  /** `[sign, logabsdet]` of the determinant. */
+  export function slogdet(x: ArrayHandle): [ArrayHandle, ArrayHandle]
+  /** The solution of `matrix @ x = b` for `b` `[.., N]` or `[.., N, K]`. A singular matrix is an error when the result is evaluated. */
+  export function solve(matrix: ArrayHandle, b: ArrayHandle): ArrayHandle
+  /** The solution of `matrix @ x = b` for a triangular matrix: a lower one unless `upper`. */
+  export function solveTriangular(matrix: ArrayHandle, b: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
+  /** `[u, s, vt]` with `u diag(s) vt = x`: `u` and `vt` square, `s` descending. */
+  export function svd(x: ArrayHandle): [ArrayHandle, ArrayHandle, ArrayHandle]
+  /** Singular values `[.., min(M, N)]`, descending. */
+  export function svdvals(x: ArrayHandle): ArrayHandle
+  /** The inverse of a triangular matrix. */
+  export function triInv(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
 }
 
 export declare namespace loss {
@@ -830,6 +1217,8 @@ export declare namespace ops {
   export function abs(a: ArrayHandle): ArrayHandle
   /** `a + b`, broadcast. */
   export function add(a: Operand, b: Operand): ArrayHandle
+  /** `alpha · a @ b + beta · c`, with `c` broadcast to the product. */
+  export function addmm(c: ArrayHandle, a: ArrayHandle, b: ArrayHandle, options: AddmmOptions): ArrayHandle
   /** Whether all elements are true, over the given axes or all of them. */
   export function all(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Whether `isclose` holds everywhere (bool scalar). */
@@ -890,6 +1279,8 @@ export declare namespace ops {
   export function bitwiseXor(a: Operand, b: Operand): ArrayHandle
   /** The Blackman window of `count` points: `0.42 - 0.5 cos(2πn / (count - 1)) + 0.08 cos(4πn / (count - 1))`; float32. */
   export function blackman(count: number): ArrayHandle
+  /** `a @ b` in square blocks, of which masks leave some out. */
+  export function blockMaskedMm(a: ArrayHandle, b: ArrayHandle, options: BlockMaskedMmOptions): ArrayHandle
   /** The arrays in the shape that all of them broadcast to. */
   export function broadcastArrays(arrays: Array<ArrayHandle>): Array<ArrayHandle>
   /** The shape that all of these shapes broadcast to. */
@@ -908,6 +1299,20 @@ export declare namespace ops {
   export function conjugate(a: ArrayHandle): ArrayHandle
   /** The same elements in row-major order in memory; no copy where they already are. */
   export function contiguous(a: ArrayHandle): ArrayHandle
+  /** Convolution of `[N, L, C_in]` with `[C_out, K, C_in / groups]` to `[N, L', C_out]`. */
+  export function conv1d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions): ArrayHandle
+  /** Convolution of `[N, H, W, C_in]` with `[C_out, KH, KW, C_in / groups]` to `[N, H', W', C_out]`. */
+  export function conv2d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions): ArrayHandle
+  /** Convolution of `[N, D, H, W, C_in]` with `[C_out, KD, KH, KW, C_in / groups]` to `[N, D', H', W', C_out]`. */
+  export function conv3d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions): ArrayHandle
+  /** Convolution with everything that can vary: `[N, .., C_in]` and `[C_out, .., C_in / groups]` to `[N, .., C_out]`. */
+  export function convGeneral(input: ArrayHandle, weight: ArrayHandle, options: ConvGeneralOptions): ArrayHandle
+  /** The gradient of `conv1d` with respect to its input: `[N, L, C_in]` and `[C_out, K, C_in / groups]` to `[N, L', C_out]`. */
+  export function convTranspose1d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
+  /** The gradient of `conv2d` with respect to its input: `[N, H, W, C_in]` to `[N, H', W', C_out]`. */
+  export function convTranspose2d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
+  /** The gradient of `conv3d` with respect to its input: `[N, D, H, W, C_in]` to `[N, D', H', W', C_out]`. */
+  export function convTranspose3d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
   /** The cosine of an angle in radians. */
   export function cos(a: ArrayHandle): ArrayHandle
   /** The hyperbolic cosine. */
@@ -924,6 +1329,8 @@ export declare namespace ops {
   export function cumsum(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
   /** Radians in degrees. */
   export function degrees(a: ArrayHandle): ArrayHandle
+  /** The numbers of a packed weight, `[.., size]`. */
+  export function dequantize(w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: DequantizeOptions): ArrayHandle
   /** The `k`-th diagonal (0) of a matrix, or a matrix with this vector as its `k`-th diagonal. */
   export function diag(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
   /** The diagonal, `offset` (0) beside the main one, of two axes (0 and 1); it becomes the last axis. */
@@ -934,6 +1341,8 @@ export declare namespace ops {
   export function divide(a: Operand, b: Operand): ArrayHandle
   /** `[floorDivide(a, b), remainder(a, b)]`. */
   export function divmod(a: Operand, b: Operand): [ArrayHandle, ArrayHandle]
+  /** Sums of products in Einstein's notation: `einsum('bij,bjk->bik', a, b)`. */
+  export function einsum(subscripts: string, factors: Array<ArrayHandle>): ArrayHandle
   /** Where `a = b` (bool), broadcast. */
   export function equal(a: Operand, b: Operand): ArrayHandle
   /** The error function. */
@@ -956,6 +1365,8 @@ export declare namespace ops {
   export function floor(a: ArrayHandle): ArrayHandle
   /** `a / b` rounded down, broadcast. Integers divided by 0 give 0. */
   export function floorDivide(a: Operand, b: Operand): ArrayHandle
+  /** The numbers of 8-bit floats (e4m3, uint8), bfloat16 unless named. */
+  export function fromFp8(a: ArrayHandle, dtype?: DtypeName | undefined | null): ArrayHandle
   /**
    * A shape (a number: a vector of that length) filled with a number, in float32 unless named, or with an array's values, broadcast,
    * in its dtype unless named.
@@ -969,10 +1380,18 @@ export declare namespace ops {
    * the nearest place.
    */
   export function gather(a: ArrayHandle, indices: Array<Indices>, axes: Array<number>, sliceSizes: Array<number>): ArrayHandle
+  /** Products of chosen matrices of `a` `[.., M, K]` with chosen ones of `b` `[.., K, N]`; the two lists of indices broadcast. */
+  export function gatherMm(a: ArrayHandle, b: ArrayHandle, options: GatherMmOptions): ArrayHandle
+  /** `gatherMm` with a packed second operand `[E, out, in]`. */
+  export function gatherQmm(x: ArrayHandle, w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: GatherQmmOptions): ArrayHandle
+  /** `qqmm` of chosen matrices of `x` with chosen ones of `w`. On a GPU. */
+  export function gatherQqmm(x: ArrayHandle, w: ArrayHandle, options: GatherQqmmOptions): ArrayHandle
   /** Where `a > b` (bool), broadcast. */
   export function greater(a: Operand, b: Operand): ArrayHandle
   /** Where `a ≥ b` (bool), broadcast. */
   export function greaterEqual(a: Operand, b: Operand): ArrayHandle
+  /** The Walsh-Hadamard transform of the last axis, whose size is `2^k` times 1, 12, 20 or 28, times `scale` (`1 / √size`). */
+  export function hadamardTransform(a: ArrayHandle, scale?: number | undefined | null): ArrayHandle
   /** The Hamming window of `count` points: `0.54 - 0.46 cos(2πn / (count - 1))`; float32. */
   export function hamming(count: number): ArrayHandle
   /** The Hann window of `count` points: `0.5 - 0.5 cos(2πn / (count - 1))`; float32. */
@@ -981,6 +1400,8 @@ export declare namespace ops {
   export function identity(n: number, dtype?: DtypeName | undefined | null): ArrayHandle
   /** The imaginary part. */
   export function imag(a: ArrayHandle): ArrayHandle
+  /** Sums of products over the last axes of both: `[.., K]` and `[.., K]` to the leading axes of one, then of the other. */
+  export function inner(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** Where `|a - b| ≤ atol + rtol · |b|` (bool), broadcast; `rtol` is 1e-5 and `atol` 1e-8 unless given. */
   export function isclose(a: Operand, b: Operand, rtol?: number | undefined | null, atol?: number | undefined | null, options?: CloseOptions | undefined | null): ArrayHandle
   /** Where `a` is neither infinite nor NaN (bool). */
@@ -993,6 +1414,8 @@ export declare namespace ops {
   export function isneginf(a: ArrayHandle): ArrayHandle
   /** Where `a` is positive infinity (bool). */
   export function isposinf(a: ArrayHandle): ArrayHandle
+  /** The Kronecker product: `b` times each element of `a`, in blocks. */
+  export function kron(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** Bits moved up by `b` places, broadcast; by less than 0 or by the width and more the result is not defined. */
   export function leftShift(a: Operand, b: Operand): ArrayHandle
   /** Where `a < b` (bool), broadcast. */
@@ -1062,6 +1485,8 @@ export declare namespace ops {
   export function ones(shape: number | Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
   /** Ones of an array's shape, in its dtype unless named. */
   export function onesLike(a: ArrayHandle, dtype?: DtypeName | undefined | null): ArrayHandle
+  /** Every element times every element of `b`, both in row-major order: `[a.size, b.size]`. */
+  export function outer(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /**
    * More elements around the array. `padWidth` is a width for every side, a pair `[before, after]` for every axis, or a pair for each
    * axis. `mode` is `constant` (with `constantValues`, 0), `edge` (the border repeated), `reflect` (mirrored at the border element) or
@@ -1081,6 +1506,12 @@ export declare namespace ops {
    * Of several values at one place any may win. Indices in plain numbers must exist; those in arrays are moved to the nearest place.
    */
   export function putAlongAxis(a: ArrayHandle, indices: Indices, values: ArrayHandle, axis?: number | undefined | null): ArrayHandle
+  /** `x @ wᵀ` with both sides quantised, `x` on the way. On a GPU. */
+  export function qqmm(x: ArrayHandle, w: ArrayHandle, options: QqmmOptions): ArrayHandle
+  /** Packs a float matrix (or several) `[.., size]` row by row. */
+  export function quantize(w: ArrayHandle, options: QuantizeOptions): QuantizedWeight
+  /** `x @ wᵀ` for `x` `[.., in]` and a packed `w` `[out, in]`. */
+  export function quantizedMatmul(x: ArrayHandle, w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: QuantizedMatmulOptions): ArrayHandle
   /** Degrees in radians. */
   export function radians(a: ArrayHandle): ArrayHandle
   /** The real part. */
@@ -1124,6 +1555,11 @@ export declare namespace ops {
    * `side` `right`.
    */
   export function searchsorted(a: ArrayHandle, values: ArrayHandle, side?: string | undefined | null): ArrayHandle
+  /**
+   * For each `[start, stop)` of `segments` `[.., 2]` the product of those columns of `a` `[M, K]` and rows of `b` `[K, N]`:
+   * `[.., M, N]`.
+   */
+  export function segmentedMm(a: ArrayHandle, b: ArrayHandle, segments: ArrayHandle): ArrayHandle
   /** `1 / (1 + exp(-a))`. */
   export function sigmoid(a: ArrayHandle): ArrayHandle
   /** -1, 0 or 1. */
@@ -1182,8 +1618,12 @@ export declare namespace ops {
   export function tan(a: ArrayHandle): ArrayHandle
   /** The hyperbolic tangent. */
   export function tanh(a: ArrayHandle): ArrayHandle
+  /** Sums of products over axes: the last `axes` (2) of `a` with the first of `b`, or two lists of axes that belong together. */
+  export function tensordot(a: ArrayHandle, b: ArrayHandle, axes?: number | Array<Array<number>> | undefined | null): ArrayHandle
   /** The whole array several times along its last axes; more numbers than axes add axes in front. */
   export function tile(a: ArrayHandle, reps: number | Array<number>): ArrayHandle
+  /** The nearest 8-bit floats (e4m3), as uint8. What is beyond ±448, and NaN, becomes ±448. */
+  export function toFp8(a: ArrayHandle): ArrayHandle
   /** The `k` largest values along an axis (-1; null: of all elements), in no defined order. */
   export function topk(a: ArrayHandle, k: number, axis: FlatAxis): ArrayHandle
   /** The sum of the diagonal, `offset` (0) beside the main one, of two axes (0 and 1); in `dtype`, or as `sum` chooses. */
@@ -1204,6 +1644,8 @@ export declare namespace ops {
   export function unstack(a: ArrayHandle, axis?: number | undefined | null): Array<ArrayHandle>
   /** The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */
   export function var_(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
+  /** Sums of products along an axis (-1) of arrays that broadcast; `a` is conjugated where it is complex. */
+  export function vecdot(a: ArrayHandle, b: ArrayHandle, axis?: number | undefined | null): ArrayHandle
   /** The same bytes read as another dtype. Where its size differs the last axis shrinks or grows. */
   export function view(a: ArrayHandle, dtype: DtypeName): ArrayHandle
   /** `x` where `condition` holds, else `y`; all broadcast. */
@@ -1221,21 +1663,40 @@ export declare namespace optim {
   export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
   /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
   export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
-  /** Reads all arrays of a `.safetensors` file. */
-  export function loadState(path: string): NamedArrays
-  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
-  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
   /** The learning rate of a schedule, in JSON, at a step counted from 0. */
   export function scheduleRate(schedule: object | number, step: number): number
 }
 
 export declare namespace random {
-  /** A key (uint32 `[2]`) from a seed. */
+  /** True with probability `p` (0.5). An array of them broadcasts to the shape, which is theirs by default. */
+  export function bernoulli(p: NumberOrArray | undefined | null, shape: Array<number> | undefined | null, options: BernoulliOptions): ArrayHandle
+  /** Uniform bits of a shape, as unsigned integers. */
+  export function bits(shape: Array<number>, options: BitsOptions): ArrayHandle
+  /** Indices (uint32) drawn from `softmax(logits)` along an axis (-1): one per row unless the options ask for more. */
+  export function categorical(logits: ArrayHandle, axis: number | undefined | null, options: CategoricalOptions): ArrayHandle
+  /** Numbers of the standard Gumbel distribution, of a shape (one number without it). */
+  export function gumbel(shape: Array<number> | undefined | null, options: GumbelOptions): ArrayHandle
+  /** A key (uint32 `[2]`) from a seed, a whole number of at least 0. */
   export function key(seed: number): ArrayHandle
-  /** Normally distributed numbers. */
-  export function normal(shape: Array<number>, options: NormalOptions): ArrayHandle
-  /** Independent keys `[count, 2]` from one. */
+  /** Numbers of the Laplace distribution, of a shape (one number without it). */
+  export function laplace(shape: Array<number> | undefined | null, options: LaplaceOptions): ArrayHandle
+  /**
+   * Normal vectors `[...shape, n]` (float32) with mean `[.., n]` and covariance `[.., n, n]`, whose leading axes broadcast to the
+   * shape, which is theirs by default.
+   */
+  export function multivariateNormal(mean: ArrayHandle, covariance: ArrayHandle, shape: Array<number> | undefined | null, options: MultivariateNormalOptions): ArrayHandle
+  /** Normally distributed numbers of a shape (one number without it). */
+  export function normal(shape: Array<number> | undefined | null, options: NormalOptions): ArrayHandle
+  /** The numbers below `x` in random order (uint32), or the slices of an array along an axis (0). */
+  export function permutation(x: NumberOrArray, axis: number | undefined | null, options: PermutationOptions): ArrayHandle
+  /** Integers in `[low, high)`. Arrays as bounds broadcast to the shape, which is theirs by default. */
+  export function randint(low: NumberOrArray, high: NumberOrArray, shape: Array<number> | undefined | null, options: RandintOptions): ArrayHandle
+  /** Independent keys `[count, 2]` from one; 2 of them unless told. */
   export function split(key: ArrayHandle, count?: number | undefined | null): ArrayHandle
+  /** Standard normal numbers within `[lower, upper]`. Arrays as bounds broadcast to the shape, which is theirs by default. */
+  export function truncatedNormal(lower: NumberOrArray, upper: NumberOrArray, shape: Array<number> | undefined | null, options: TruncatedNormalOptions): ArrayHandle
+  /** Uniform numbers in `[low, high)`, 0 and 1 unless given. Arrays as bounds broadcast to the shape, which is theirs by default. */
+  export function uniform(low: NumberOrArray | undefined | null, high: NumberOrArray | undefined | null, shape: Array<number> | undefined | null, options: UniformOptions): ArrayHandle
 }
 
 export declare namespace rl {

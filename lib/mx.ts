@@ -39,6 +39,9 @@ export type {
   WithMetadata,
 } from './io.js';
 export * from './array/aliases.js';
+export * as fast from './generated/fast.js';
+export * as fft from './generated/fft.js';
+export * as linalg from './generated/linalg.js';
 export * as random from './random.js';
 export {
   checkpoint,

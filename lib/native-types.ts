@@ -32,6 +32,7 @@ export type {
 export type FinishReason = 'stop' | 'length';
 export type FileContents = addon.io.FileContents;
 export type FileMetadata = addon.io.FileMetadata;
+export type NumberOrArray = addon.NumberOrArray;
 
 /** Options of the loss in one micro-step; the names are TRL's in camelCase. */
 export interface NativeLossOptions {

@@ -134,6 +134,20 @@ function conversion(type, name, likes, interfaces, where) {
   if (inner === 'Indices') return { type: 'ArrayLike', value: `places(${name})` };
   if (inner === 'Array<Indices>') return { type: 'readonly ArrayLike[]', value: `placeLists(${name})` };
   if (inner === 'FlatAxis') return { type: 'number | null', value: name, optional: true };
+  if (inner === 'NumberOrArray') {
+    return {
+      type: `ArrayLike${orNull}`,
+      value: orNull ? `optionalNumberOrArray(${name})` : `numberOrArray(${name})`,
+    };
+  }
+  if (inner.endsWith(' | ArrayHandle')) {
+    // Words, or an array.
+    const array = orNull ? `optionalOperand(${name})` : `operand(${name})`;
+    return {
+      type: `${inner.replace('ArrayHandle', 'ArrayLike')}${orNull}`,
+      value: `typeof ${name} === 'string' ? ${name} : ${array}`,
+    };
+  }
   if (inner === 'Array<ArrayHandle>') {
     return { type: `readonly ArrayLike[]${orNull}`, value: orNull ? `optionalOperands(${name})` : `operands(${name})` };
   }
@@ -167,7 +181,8 @@ function fieldConversion(field, name, interfaces) {
       ? `${field.type} | undefined | null`
       : field.type;
   const made = conversion(type, name, [], interfaces, '');
-  return { ...made, type: made.type.replace(/ \| null$/, ''), optional: made.optional === true };
+  const value = made.value.replace(/ \| undefined \| null$/, ' | undefined');
+  return { ...made, value, type: made.type.replace(/ \| null$/, ''), optional: made.optional === true };
 }
 
 function documentation(docs, indent = '') {
@@ -177,8 +192,23 @@ function documentation(docs, indent = '') {
   return `${indent}/**\n${lines.map((line) => `${indent} * ${line}`.trimEnd()).join('\n')}\n${indent} */\n`;
 }
 
+/** A last parameter `factors` takes any number of arrays. */
+const isRest = (param) => param.name === 'factors';
+
 const signature = (params) =>
-  params.map((param) => `${param.name}${param.optional ? '?' : ''}: ${param.type}`).join(', ');
+  params
+    .map((param) => `${isRest(param) ? '...' : ''}${param.name}${param.optional ? '?' : ''}: ${param.type}`)
+    .join(', ');
+
+/** A parameter may be left out where it may be null and all after it may be left out. */
+function withOptional(params) {
+  let open = true;
+  for (const param of params.toReversed()) {
+    param.optional = open && (param.optional || / \| undefined \| null$/.test(param.nativeType));
+    open = param.optional;
+  }
+  return params;
+}
 
 function resultOf(type, interfaces) {
   if (type === 'ArrayHandle') return { type: 'MxArray', wrap: (call) => `wrap(${call})` };
@@ -192,7 +222,7 @@ function resultOf(type, interfaces) {
     const parts = fields.map((field) => {
       const inner = resultOf(bare(field.type), interfaces).wrap(`result.${field.name}`);
       return field.optional
-        ? `...(result.${field.name} == null ? {} : { ${field.name}: ${inner} })`
+        ? `${field.name}: result.${field.name} == null ? undefined : ${inner}`
         : `${field.name}: ${inner}`;
     });
     return { type, wrap: (call) => `wrapFields(${call}, (result) => ({ ...result, ${parts.join(', ')} }))` };
@@ -209,7 +239,7 @@ function emit(space, list, interfaces) {
     // Reserved words are declared with an underscore.
     const name = declared.replace(/_$/, '');
     const arrays = params.filter((param) => isArray(param.type) && !notLike.has(param.name));
-    const converted = params.map((param) => {
+    const each = params.map((param) => {
       const likes = notLike.has(param.name)
         ? []
         : arrays
@@ -218,8 +248,9 @@ function emit(space, list, interfaces) {
             .slice(0, 2);
       const made = conversion(param.type, param.name, likes, interfaces, `${space === 'ops' ? 'mx' : space}.${name}`);
       if (interfaces.has(bare(param.type))) used.add(bare(param.type));
-      return { ...param, ...made, optional: param.optional || made.optional === true };
+      return { ...param, ...made, nativeType: param.type, optional: param.optional || made.optional === true };
     });
+    const converted = withOptional(each);
     const result = resultOf(returns, interfaces);
     if (interfaces.has(returns)) used.add(returns);
     const before = converted
@@ -240,7 +271,7 @@ function emit(space, list, interfaces) {
       const rest = converted.slice(1);
       declarations.push(`${documentation(docs, '    ')}    ${name}(${signature(rest)}): ${result.type};\n`);
       methods.push(
-        `  ${name}(${signature(rest)}) {\n    return ${own}(${['this', ...rest.map((param) => param.name)].join(', ')});\n  },\n`,
+        `  ${name}(${signature(rest)}) {\n    return ${own}(${['this', ...rest.map((param) => (isRest(param) ? `...${param.name}` : param.name))].join(', ')});\n  },\n`,
       );
     }
   }
@@ -273,8 +304,10 @@ function emit(space, list, interfaces) {
       'known',
       'list',
       'methods',
+      'numberOrArray',
       'operand',
       'operands',
+      'optionalNumberOrArray',
       'optionalOperand',
       'optionalOperands',
       'placeLists',

@@ -28,7 +28,12 @@ const rows = (reference: { tensor: string }): MxArray[] => {
   );
 };
 
-function close(got: ArrayLike<number>, want: ArrayLike<number>, { atol, rtol }: { atol: number; rtol: number }, what: string): void {
+function close(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  { atol, rtol }: { atol: number; rtol: number },
+  what: string,
+): void {
   expect(got.length, what).toBe(want.length);
   for (let i = 0; i < want.length; i++) {
     const [a, b] = [got[i]!, want[i]!];

@@ -30,7 +30,9 @@ const all: [string, Make][] = [
       new optim.AdamW({
         learningRate: 0.05,
         decayedParameters: 'matrices',
-        groups: [{ filter: (name) => name === 'layers.0.b', learningRate: linearSchedule(0, 0.1, 5), betas: [0.8, 0.9] }],
+        groups: [
+          { filter: (name) => name === 'layers.0.b', learningRate: linearSchedule(0, 0.1, 5), betas: [0.8, 0.9] },
+        ],
       }),
   ],
   [
@@ -108,7 +110,9 @@ describe.each(all)('%s', (_, make) => {
     for (let i = 0; i < 20; i++) {
       run(one, plain, 1);
       step();
-      const [got, want] = [traced, plain].map((model) => mx.treeLeaves(model).flatMap((array) => [...array.toFloat32()]));
+      const [got, want] = [traced, plain].map((model) =>
+        mx.treeLeaves(model).flatMap((array) => [...array.toFloat32()]),
+      );
       // The numbers of a step are float32 here and float64 there: a few roundings of 6e-8 each, twenty times.
       got!.forEach((value, at) => expect(Math.abs(value - want![at]!), `step ${i}`).toBeLessThanOrEqual(1e-5));
     }
@@ -129,7 +133,11 @@ describe.each(all)('%s', (_, make) => {
     const before = bytes([model, optimizer.state]);
     const good = gradientsOf(model);
     const refused: [unknown, string, RegExp][] = [
-      [{ ...good, layers: [{ b: mx.zeros([4]) }] }, 'ERR_MLX_SHAPE', /'layers\.0\.b' has shape \[5\]; its gradient has \[4\]/],
+      [
+        { ...good, layers: [{ b: mx.zeros([4]) }] },
+        'ERR_MLX_SHAPE',
+        /'layers\.0\.b' has shape \[5\]; its gradient has \[4\]/,
+      ],
       [{ ...good, x: good.w }, 'ERR_MLX_ARGUMENT', /a gradient 'x', but no parameter/],
       [{ ...good, w: mx.zeros([4, 3], 'int32') }, 'ERR_MLX_DTYPE', /gradient of 'w' is int32/],
       [good.w, 'ERR_MLX_ARGUMENT', /module or a tree/],
@@ -244,7 +252,10 @@ describe('learning rates', () => {
     for (const rate of [1, linearSchedule(1, 1, 5)]) {
       const optimizer = new optim.SGD({ learningRate: rate });
       const state = [model, optimizer.state];
-      const step = mx.compile((g: MxArray) => (optimizer.update(model, { w: g }), g), { inputs: state, outputs: state });
+      const step = mx.compile((g: MxArray) => (optimizer.update(model, { w: g }), g), {
+        inputs: state,
+        outputs: state,
+      });
       model.w = mx.array(0, 'float32');
       step(gradient.w);
       optimizer.learningRate = 10;
@@ -284,7 +295,10 @@ describe('learning rates', () => {
     const error = thrown(() => step(gradient.w));
     expect([error.code, error.message]).toEqual(['ERR_MLX_ARGUMENT', expect.stringContaining('JavaScript function')]);
     const optimizer = new optim.SGD({ learningRate: 1 });
-    const bare = mx.compile((g: MxArray) => (optimizer.update(model, { w: g }), g), { inputs: [model], outputs: [model] });
+    const bare = mx.compile((g: MxArray) => (optimizer.update(model, { w: g }), g), {
+      inputs: [model],
+      outputs: [model],
+    });
     expect(thrown(() => bare(gradient.w)).message).toContain('optimizer.state');
     expect(model.w.item()).toBe(0);
     optimizer.update(model, gradient);
@@ -356,15 +370,25 @@ test('MultiOptimizer is its optimizers side by side', () => {
   expect(multi.learningRate).toBe(Math.fround(0.1));
   multi.learningRate = 0.5;
   expect(multi.optimizers.map((one) => one.learningRate)).toEqual([0.5, 0.5]);
-  expect(thrown(() => new optim.MultiOptimizer(parts(), [])).message).toContain('a filter for each optimizer but the last: 1, not 0');
+  expect(thrown(() => new optim.MultiOptimizer(parts(), [])).message).toContain(
+    'a filter for each optimizer but the last: 1, not 0',
+  );
   expect(thrown(() => new optim.MultiOptimizer([])).code).toBe('ERR_MLX_ARGUMENT');
   expect(thrown(() => new optim.MultiOptimizer([multi, multi], [() => true])).code).toBe('ERR_MLX_ARGUMENT');
 });
 
 test('bad options name themselves', () => {
   const refused: [() => unknown, string, RegExp][] = [
-    [() => new optim.AdamW({ learningRate: 1, weigthDecay: 1 } as never), 'ERR_MLX_CONFIG', /did you mean 'weightDecay'/],
-    [() => new optim.AdamW({ learningRate: 1, weight_decay: 1 } as never), 'ERR_MLX_CONFIG', /did you mean 'weightDecay'/],
+    [
+      () => new optim.AdamW({ learningRate: 1, weigthDecay: 1 } as never),
+      'ERR_MLX_CONFIG',
+      /did you mean 'weightDecay'/,
+    ],
+    [
+      () => new optim.AdamW({ learningRate: 1, weight_decay: 1 } as never),
+      'ERR_MLX_CONFIG',
+      /did you mean 'weightDecay'/,
+    ],
     [() => new optim.AdamW({} as never), 'ERR_MLX_ARGUMENT', /learningRate is missing/],
     [() => new optim.AdamW(undefined as never), 'ERR_MLX_ARGUMENT', /options as an object/],
     [() => new optim.AdamW({ learningRate: -1 }), 'ERR_MLX_ARGUMENT', /learningRate is -1/],
@@ -375,15 +399,35 @@ test('bad options name themselves', () => {
     [() => new optim.SGD({ learningRate: 1, nesterov: true }), 'ERR_MLX_ARGUMENT', /nesterov needs/],
     [() => new optim.Adafactor({ relativeStep: false }), 'ERR_MLX_ARGUMENT', /learningRate is needed/],
     [() => new optim.Muon({ learningRate: 1, nsSteps: 0 }), 'ERR_MLX_ARGUMENT', /nsSteps is 0/],
-    [() => new optim.SGD({ learningRate: 1, decayedParameters: 'matrix' as never }), 'ERR_MLX_ARGUMENT', /did you mean 'matrices'/],
-    [() => new optim.SGD({ learningRate: 1, groups: [{} as never] }), 'ERR_MLX_ARGUMENT', /groups\[0\] of SGD\(\) needs a filter/],
-    [() => new optim.SGD({ learningRate: 1, groups: [{ filter: () => true, momentun: 1 } as never] }), 'ERR_MLX_CONFIG', /momentum/],
+    [
+      () => new optim.SGD({ learningRate: 1, decayedParameters: 'matrix' as never }),
+      'ERR_MLX_ARGUMENT',
+      /did you mean 'matrices'/,
+    ],
+    [
+      () => new optim.SGD({ learningRate: 1, groups: [{} as never] }),
+      'ERR_MLX_ARGUMENT',
+      /groups\[0\] of SGD\(\) needs a filter/,
+    ],
+    [
+      () => new optim.SGD({ learningRate: 1, groups: [{ filter: () => true, momentun: 1 } as never] }),
+      'ERR_MLX_CONFIG',
+      /momentum/,
+    ],
     [() => cosineDecay(-1, 5), 'ERR_MLX_ARGUMENT', /init is -1/],
     [() => cosineDecay(1, 0), 'ERR_MLX_ARGUMENT', /decaySteps is 0/],
     [() => cosineDecay(1, 5).at(-1), 'ERR_MLX_ARGUMENT', /whole number/],
     [() => joinSchedules([1, 2], []), 'ERR_MLX_ARGUMENT', /boundar/],
-    [() => optim.schedules.transformers('cosin' as never, { learningRate: 1 }), 'ERR_MLX_ARGUMENT', /did you mean 'cosine'/],
-    [() => optim.schedules.transformers('linear', { learningRate: 1, warmup: 1 } as never), 'ERR_MLX_CONFIG', /warmupSteps/],
+    [
+      () => optim.schedules.transformers('cosin' as never, { learningRate: 1 }),
+      'ERR_MLX_ARGUMENT',
+      /did you mean 'cosine'/,
+    ],
+    [
+      () => optim.schedules.transformers('linear', { learningRate: 1, warmup: 1 } as never),
+      'ERR_MLX_CONFIG',
+      /warmupSteps/,
+    ],
     [() => optim.clipGradNorm([mx.ones([2])], 0), 'ERR_MLX_ARGUMENT', /maxGradNorm is 0/],
     [() => optim.clipGradValue([mx.ones([2])], NaN), 'ERR_MLX_ARGUMENT', /clip value is NaN/],
   ];

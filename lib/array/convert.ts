@@ -1,7 +1,7 @@
 /** What the generated functions share: plain data to arrays, options to checked options, functions to methods. */
 import { MlxError } from '../errors.js';
 import { native } from '../native.js';
-import type { ArrayHandle } from '../native-types.js';
+import type { ArrayHandle, NumberOrArray } from '../native-types.js';
 import { rejectUnknownKeys } from '../options.js';
 import { handleOf, MxArray } from './core.js';
 import type { ArrayLike } from './core.js';
@@ -82,6 +82,15 @@ export function optionalOperand(
 
 export function optionalOperands(values?: readonly ArrayLike[] | null): ArrayHandle[] | undefined {
   return values === undefined || values === null ? undefined : operands(values);
+}
+
+/** A number in a list of its own, or the handle of an array. */
+export function numberOrArray(value: ArrayLike): NumberOrArray {
+  return typeof value === 'number' ? [value] : operand(value);
+}
+
+export function optionalNumberOrArray(value?: ArrayLike | null): NumberOrArray | undefined {
+  return value === undefined || value === null ? undefined : numberOrArray(value);
 }
 
 /** The options, or none, after a check of their names. */

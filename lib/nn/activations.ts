@@ -48,7 +48,7 @@ export {
   selu,
   sigmoid,
   silu,
-  softmax,
+  softmaxOverLast as softmax,
   softmin,
   softplus,
   softshrink,
@@ -130,6 +130,11 @@ export class ELU extends Module {
   forward(x: MxArray): MxArray {
     return elu(x, this.alpha);
   }
+}
+
+/** `exp(x) / sum(exp(x))` over an axis (-1). */
+function softmaxOverLast(x: ArrayLike, axis = -1): MxArray {
+  return softmax(x, axis);
 }
 
 /** Softmax over the last axis. */

@@ -32,5 +32,8 @@ export function clipGradNorm<T>(gradients: T, maxNorm: number): [T, MxArray] {
 /** Gradients with every element inside `[-clipValue, clipValue]`, as `torch.nn.utils.clip_grad_value_`. */
 export function clipGradValue<T>(gradients: T, clipValue: number): T {
   const leaves = treeLeaves(gradients).map(handleOf);
-  return filled(gradients, guard(() => native().optim.clipGradValue(leaves, clipValue) as ArrayHandle[]));
+  return filled(
+    gradients,
+    guard(() => native().optim.clipGradValue(leaves, clipValue) as ArrayHandle[]),
+  );
 }

@@ -22,7 +22,11 @@ export class MultiOptimizer extends BaseOptimizer {
     readonly filters: readonly ParameterFilter[] = [],
   ) {
     super();
-    if (!Array.isArray(optimizers) || optimizers.length === 0 || !optimizers.every((one) => one instanceof BaseOptimizer))
+    if (
+      !Array.isArray(optimizers) ||
+      optimizers.length === 0 ||
+      !optimizers.every((one) => one instanceof BaseOptimizer)
+    )
       throw new MlxError('ERR_MLX_ARGUMENT', 'MultiOptimizer() takes a list of optimizers, at least one');
     if (!Array.isArray(filters) || filters.length !== optimizers.length - 1) {
       throw new MlxError(
@@ -56,7 +60,8 @@ export class MultiOptimizer extends BaseOptimizer {
   /** @internal */
   add(parameters: readonly [string, MxArray][]): void {
     const owners = parameters.map(([path, array]) => this.#ownerOf(path, array));
-    for (const [i, optimizer] of this.optimizers.entries()) optimizer.add(parameters.filter((_, at) => owners[at] === i));
+    for (const [i, optimizer] of this.optimizers.entries())
+      optimizer.add(parameters.filter((_, at) => owners[at] === i));
   }
 
   /** @internal */
@@ -82,7 +87,8 @@ export class MultiOptimizer extends BaseOptimizer {
     for (const [name, array] of arrays) {
       const [, place, rest] = /^states\.(\d+)\.(.+)$/.exec(name) ?? [];
       const part = place === undefined ? undefined : parts[Number(place)];
-      if (part === undefined) throw new MlxError('ERR_MLX_ARGUMENT', `the optimizer state's '${name}' has no place here`);
+      if (part === undefined)
+        throw new MlxError('ERR_MLX_ARGUMENT', `the optimizer state's '${name}' has no place here`);
       part.set(rest!, array);
     }
     const restores = this.optimizers.map((optimizer, i) => optimizer.restore(parts[i]!));

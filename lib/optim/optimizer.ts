@@ -92,7 +92,10 @@ export abstract class Optimizer extends BaseOptimizer {
       if (typeof group.filter !== 'function')
         throw new MlxError('ERR_MLX_ARGUMENT', `groups[${i}] of ${where} needs a filter: (name, parameter) => boolean`);
     }
-    const all = [...(groups as readonly Group<object>[]).map(({ filter: _, ...group }) => ({ ...own, ...given(group) })), own];
+    const all = [
+      ...(groups as readonly Group<object>[]).map(({ filter: _, ...group }) => ({ ...own, ...given(group) })),
+      own,
+    ];
     this.#name = name;
     this.#filters = (groups as readonly Group<object>[]).map((group) => group.filter);
     this.#native = guard(() => new (native().NativeOptimizer)(all.map((one) => definition(name, one))));
@@ -224,7 +227,8 @@ export abstract class Optimizer extends BaseOptimizer {
     const fresh = new Map<string, MxArray>();
     try {
       const members = this.#membersOf(parameters, fresh);
-      for (const [path, parameter] of parameters) guard(() => this.#native.checkParameter(members.get(path)!.index, handleOf(parameter)));
+      for (const [path, parameter] of parameters)
+        guard(() => this.#native.checkParameter(members.get(path)!.index, handleOf(parameter)));
       this.#adopt(members);
     } catch (error) {
       this.#forget(fresh);
@@ -333,7 +337,10 @@ export abstract class Optimizer extends BaseOptimizer {
     const values = numbers.map((name): [string, number] => {
       const array = arrays.get(name)!;
       if (array.size !== 1)
-        throw new MlxError('ERR_MLX_SHAPE', `the optimizer state's '${name}' must be one number, not of shape [${array.shape.join(', ')}]`);
+        throw new MlxError(
+          'ERR_MLX_SHAPE',
+          `the optimizer state's '${name}' must be one number, not of shape [${array.shape.join(', ')}]`,
+        );
       const value = array.item();
       if (name === 'step' ? !Number.isSafeInteger(value) || value < 0 : !(Number.isFinite(value) && value >= 0))
         throw new MlxError('ERR_MLX_ARGUMENT', `the optimizer state's '${name}' is ${value}`);
@@ -361,7 +368,8 @@ type Arrays = readonly [
 const mutable = (arrays: Arrays): [number[], ArrayHandle[], ArrayHandle[], ArrayHandle[]] =>
   arrays as unknown as [number[], ArrayHandle[], ArrayHandle[], ArrayHandle[]];
 
-const scalar = (value: number, dtype: Dtype): MxArray => keep(wrap(guard(() => core.scalar(value, dtype) as ArrayHandle)));
+const scalar = (value: number, dtype: Dtype): MxArray =>
+  keep(wrap(guard(() => core.scalar(value, dtype) as ArrayHandle)));
 
 function given<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
@@ -386,7 +394,10 @@ function definition(name: string, options: SharedOptions): object {
   else if (typeof learningRate === 'function') rate = 0;
   else if (learningRate instanceof Schedule) rate = learningRate.toJSON();
   else if (learningRate !== undefined && learningRate !== null)
-    throw new MlxError('ERR_MLX_ARGUMENT', `${name}: learningRate must be a number, a schedule of optim.schedules or a function of the step`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `${name}: learningRate must be a number, a schedule of optim.schedules or a function of the step`,
+    );
   return given({
     optimizer: name,
     options: given({ ...settings, learningRate: rate }),

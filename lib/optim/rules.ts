@@ -138,7 +138,16 @@ export interface AdafactorSettings {
 /** Second moments of a matrix from the means of its rows and columns (Shazeer and Stern, 2018). */
 export class Adafactor extends Optimizer {
   constructor(options: OptimizerOptions<AdafactorSettings> = {}) {
-    const keys = ['eps', 'clipThreshold', 'decayRate', 'beta1', 'weightDecay', 'scaleParameter', 'relativeStep', 'warmupInit'];
+    const keys = [
+      'eps',
+      'clipThreshold',
+      'decayRate',
+      'beta1',
+      'weightDecay',
+      'scaleParameter',
+      'relativeStep',
+      'warmupInit',
+    ];
     super('Adafactor', keys, options);
   }
 }

@@ -15,8 +15,10 @@ mod mlp;
 mod norm;
 mod pool;
 mod positional;
+mod quantized;
 mod recurrent;
 mod rope;
+mod switch;
 mod upsample;
 
 pub use attention::{Attention, AttentionShape, Context, ContextMask};
@@ -31,8 +33,13 @@ pub use mlp::Mlp;
 pub use norm::{Affine, GroupNorm, LayerNorm, RmsNorm, group_norm, layer_norm};
 pub use pool::{Pooling, pool};
 pub use positional::{alibi, sinusoidal, sinusoidal_frequencies};
+pub use quantized::{QuantizedEmbedding, QuantizedLinear, quantized_embedding, quantized_linear};
 pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
+pub use switch::{
+    ExpertLinear, QuantizedSwitchLinear, SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear,
+    switch_apply, switch_linear,
+};
 pub use upsample::{Interpolation, upsample};
 
 use crate::mlx::Array;

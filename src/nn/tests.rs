@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::activations::{self as act, GeluApprox, gelu};
 use super::losses::{self, CrossEntropy, Reduction, Triplet};
 use super::*;
-use crate::mlx::{Dtype, Error, Result, ops, random, value_and_grad};
+use crate::mlx::ops::{Quantization, QuantizationMode, Quantized};
+use crate::mlx::{Dtype, Error, Result, fast, kernels, ops, random, value_and_grad};
 use crate::testing::{assert_close, load_tensors};
 
 type Inputs = HashMap<String, Array>;
@@ -91,6 +92,25 @@ fn apply(op: &str, args: &Value, inputs: &Inputs) -> Option<Result<Array>> {
             let (groups, eps, pytorch) = (int("groups"), number("eps"), flag("pytorch_compatible"));
             group_norm(input("x"), groups, maybe("weight"), maybe("bias"), eps, pytorch)
         }
+        "rope" => fast::rope_with(
+            input("x"),
+            int("dims"),
+            flag("traditional"),
+            fast::RopeFrequencies::Base(number("base")),
+            number("scale"),
+            fast::RopeOffset::Same(int("offset")),
+        ),
+        "quantized_linear" | "quantized_embedding" => {
+            let mode = QuantizationMode::parse(args["mode"].as_str().unwrap()).unwrap();
+            let how = Quantization::new(mode, Some(int("group_size")), Some(int("bits"))).unwrap();
+            let parts = [input("weight"), input("scales")].map(Array::clone);
+            let [weight, scales] = parts;
+            let packed = Quantized { weight, scales, biases: maybe("biases").cloned() };
+            match maybe("ids") {
+                Some(ids) => quantized_embedding(ids, &packed, how),
+                None => quantized_linear(input("x"), &packed, maybe("bias"), how),
+            }
+        }
         _ => return None,
     })
 }
@@ -153,6 +173,51 @@ fn losses_agree_with_mlx() {
 #[test]
 fn layers_agree_with_mlx() {
     assert!(run("layer") > 6);
+}
+
+#[test]
+fn rotations_agree_with_mlx() {
+    assert_eq!(run("rope"), 8);
+}
+
+#[test]
+fn the_kernel_rotates_part_of_a_head() {
+    let x = random::normal(0., 1., &[2, 3, 5, 16], Dtype::Float32, &random::key(1).unwrap()).unwrap();
+    let wavelengths = vector(&[1., 10., 100., 1000.]);
+    let mlx = fast::rope(&x, 8, fast::RopeFrequencies::Table(&wavelengths), 0.5, fast::RopeOffset::Same(7)).unwrap();
+    let ours = kernels::rope(&x, 8, &wavelengths, 0.5, fast::RopeOffset::Same(7)).unwrap();
+    assert_close(&ours, &mlx, 1e-5, 1e-5, "the first 8 of 16");
+}
+
+#[test]
+fn quantised_layers_agree_with_mlx() {
+    assert_eq!(run("quantized"), 18);
+}
+
+#[test]
+fn packed_layers_are_their_functions() {
+    let how = Quantization::new(QuantizationMode::Affine, Some(32), Some(8)).unwrap();
+    let noise = |shape: &[i32], seed| random::normal(0., 1., shape, Dtype::Float32, &random::key(seed).unwrap()).unwrap();
+    let linear = Linear { weight: noise(&[8, 64], 1), bias: Some(noise(&[8], 2)), lora: None };
+    let x = noise(&[3, 64], 3);
+    let packed = QuantizedLinear::from_linear(&linear, how).unwrap();
+    // A weight is off by at most half of a step of (max - min) / 255, about 0.01; 64 of them add up like a random walk.
+    assert_close(&packed.forward(&x).unwrap(), &linear.forward(&x).unwrap(), 0.4, 0., "linear");
+    let table = Embedding { weight: linear.weight.clone() };
+    let packed = QuantizedEmbedding::from_embedding(&table, how).unwrap();
+    for ids in [Array::from_slice(&[7i32, 0], &[1, 2]).unwrap(), Array::scalar_i32(3)] {
+        assert_close(&packed.forward(&ids).unwrap(), &table.forward(&ids).unwrap(), 0.02, 0., "embedding");
+    }
+    let scores = x.matmul(&linear.weight.t().unwrap()).unwrap();
+    assert_close(&packed.as_linear(&x).unwrap(), &scores, 0.4, 0., "tied");
+    let beyond = quantized_embedding(&Array::from_slice(&[-1i32, 100], &[2]).unwrap(), &packed.weight, how).unwrap();
+    let last = packed.forward(&Array::from_slice(&[7i32, 7], &[2]).unwrap()).unwrap();
+    assert_close(&beyond, &last, 0., 0., "ids outside");
+    let mut names = Vec::new();
+    packed.visit("embed_tokens", &mut |name, _| names.push(name));
+    assert_eq!(names, ["embed_tokens.weight", "embed_tokens.scales", "embed_tokens.biases"]);
+    let wrong = quantized_linear(&x, &packed.weight, Some(&noise(&[1], 1)), how);
+    assert_eq!(wrong.unwrap_err().code(), "ERR_MLX_SHAPE");
 }
 
 fn vector(values: &[f32]) -> Array {

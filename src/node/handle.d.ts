@@ -40,3 +40,5 @@ export type Operand = ArrayHandle;
 export type FlatAxis = number | null | undefined;
 /** An array of indices; that of plain data has a minus. */
 export type Indices = ArrayHandle;
+/** An array, or a number in a list of its own. */
+export type NumberOrArray = ArrayHandle | [number];

@@ -31,6 +31,7 @@ pub use create::{
 };
 pub use elementwise::where_;
 pub use indexing::{Index, UpdateMode};
+pub(crate) use matrix::matrix_indices;
 pub use matrix::{addmm, block_masked_mm, einsum, gather_mm, gather_mm_trusted, segmented_mm};
 pub use qqmm::{gather_qqmm, qqmm};
 pub use quantized::{

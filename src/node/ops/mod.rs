@@ -1,10 +1,15 @@
 //! Operations on arrays, by family as in `mlx/ops`. `scripts/array-api.mjs` writes the TypeScript functions and methods from these
 //! declarations: a function whose first parameter is called `a` is also a method of `MxArray`.
 
+mod conv;
 mod create;
 mod elementwise;
+mod fast;
+mod fft;
 mod index;
+mod linalg;
 mod matrix;
+mod quantized;
 mod random;
 mod reduction;
 mod shape;
@@ -13,7 +18,7 @@ mod sort;
 
 use napi::bindgen_prelude::Either;
 
-use super::{ArrayHandle, DtypeName, FlatAxis, Indices, Operand, RandomKey, integer, integers};
+use super::{ArrayHandle, DtypeName, FlatAxis, Indices, NumberOrArray, Operand, RandomKey, integer, integers};
 use crate::mlx::{Array, Result};
 
 // Signatures spell types out: napi does not look behind an alias when it writes the declarations.
@@ -41,4 +46,14 @@ fn list_of(what: &str, values: Either<f64, Vec<f64>>) -> Result<Vec<i32>> {
 /// A size, count or offset; `default` when it is not given.
 fn integer_or(what: &str, value: Option<f64>, default: i32) -> Result<i32> {
     value.map_or(Ok(default), |value| integer(what, value))
+}
+
+/// Sizes or axes that may be absent.
+fn optional_integers(what: &str, values: Option<Vec<f64>>) -> Result<Option<Vec<i32>>> {
+    values.map(|values| integers(what, &values)).transpose()
+}
+
+/// A size, count or offset that may be absent.
+fn optional_integer(what: &str, value: Option<f64>) -> Result<Option<i32>> {
+    value.map(|value| integer(what, value)).transpose()
 }

@@ -48,7 +48,7 @@ fn every_recorded_case_agrees() {
         let case = Case { case, tensors: &tensors };
         let sorted = case.case["options"]["sorted_indices"].as_bool().unwrap_or(false);
         match kind {
-            // The layer; its own test reads these cases.
+            // The layer: `nn/switch.rs` reads these cases.
             "switch_glu" => {}
             "gather_mm" => {
                 let indices = case.input("rhs_indices");
