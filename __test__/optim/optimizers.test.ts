@@ -402,7 +402,7 @@ test('bad options name themselves', () => {
     [
       () => new optim.SGD({ learningRate: 1, decayedParameters: 'matrix' as never }),
       'ERR_MLX_ARGUMENT',
-      /did you mean 'matrices'/,
+      /Known: all, matrices/,
     ],
     [
       () => new optim.SGD({ learningRate: 1, groups: [{} as never] }),
