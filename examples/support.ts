@@ -9,12 +9,13 @@ type Options = Record<string, readonly [standard: number | string, about: string
 
 type Values<T extends Options> = { [Name in keyof T]: T[Name][0] extends number ? number : string };
 
+function leave(text: string, code: number): never {
+  (code === 0 ? process.stdout : process.stderr).write(`${text}\n`);
+  process.exit(code);
+}
+
 /** Options from the command line; numbers are whole and not negative. `--help` prints them all. */
 export function readOptions<T extends Options>(about: string, options: T): Values<T> {
-  const leave = (text: string, code: number): never => {
-    (code === 0 ? process.stdout : process.stderr).write(`${text}\n`);
-    process.exit(code);
-  };
   const entries = Object.entries(options);
   const help = entries.map(([name, [standard, what]]) => `  --${name.padEnd(10)} ${what} (${standard})`).join('\n');
   const read = () => {

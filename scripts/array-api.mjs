@@ -204,7 +204,7 @@ const signature = (params) =>
 function withOptional(params) {
   let open = true;
   for (const param of params.toReversed()) {
-    param.optional = open && (param.optional || / \| undefined \| null$/.test(param.nativeType));
+    param.optional = open && (param.optional || param.nativeType.endsWith(' | undefined | null'));
     open = param.optional;
   }
   return params;

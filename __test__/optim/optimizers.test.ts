@@ -419,7 +419,7 @@ test('bad options name themselves', () => {
     [() => cosineDecay(1, 5).at(-1), 'ERR_MLX_ARGUMENT', /whole number/],
     [() => joinSchedules([1, 2], []), 'ERR_MLX_ARGUMENT', /boundar/],
     [
-      () => optim.schedules.transformers('cosin' as never, { learningRate: 1 }),
+      () => optim.schedules.transformers('cosin' as never, { learningRate: 1 } as never),
       'ERR_MLX_ARGUMENT',
       /did you mean 'cosine'/,
     ],

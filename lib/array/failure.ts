@@ -56,6 +56,8 @@ function describeList(list: readonly unknown[]): string {
     : `a list with ${Array.isArray(odd) ? 'a list' : describeValue(odd)}`;
 }
 
+const plain = (text: string): string => text.replaceAll('_', '').toLowerCase();
+
 /**
  * The error for the caller. `parameters` names the parameters of `name` and their kinds (`a:array axis:number? options.key:array?`),
  * `values` are those they had in the call, without the options' fields. An argument of the wrong kind is named.
@@ -66,7 +68,6 @@ export function failure(error: unknown, name: string, parameters: string, values
   if (mine ? wrapped.code !== 'ERR_MLX_ARGUMENT' : !(wrapped instanceof TypeError || wrapped instanceof RangeError))
     return wrapped;
   const message = (mine ? wrongKind(parameters, values) : undefined) ?? (wrapped as Error).message;
-  const plain = (text: string): string => text.replaceAll('_', '').toLowerCase();
   const named = plain(message).includes(plain(name.slice(name.lastIndexOf('.') + 1)));
   if (mine && named && message === wrapped.message) return wrapped;
   return new MlxError('ERR_MLX_ARGUMENT', `${name}(): ${message}`, { cause: error });

@@ -93,7 +93,7 @@ export abstract class Optimizer extends BaseOptimizer {
         throw new MlxError('ERR_MLX_ARGUMENT', `groups[${i}] of ${where} needs a filter: (name, parameter) => boolean`);
     }
     const all = [
-      ...(groups as readonly Group<object>[]).map(({ filter: _, ...group }) => ({ ...own, ...given(group) })),
+      ...(groups as readonly Group<object>[]).map(({ filter: _filter, ...group }) => ({ ...own, ...given(group) })),
       own,
     ];
     this.#name = name;
