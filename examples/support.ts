@@ -24,7 +24,8 @@ export function readOptions<T extends Options>(about: string, options: T): Value
     return entries.map(([name, [standard]]) => {
       const text = (values as Record<string, string | undefined>)[name] ?? String(standard);
       if (typeof standard === 'string') return [name, text];
-      if (!/^\d+$/.test(text)) throw new Error(`--${name} must be a whole number, not '${text}'`);
+      if (!/^\d+$/.test(text) || (text === '0' && name !== 'seed'))
+        throw new Error(`--${name} must be a whole number of at least ${name === 'seed' ? 0 : 1}, not '${text}'`);
       return [name, Number(text)];
     });
   };

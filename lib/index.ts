@@ -3,6 +3,7 @@
  *
  * @module mlx-node
  * @document ../docs/install.md
+ * @document ../docs/arrays.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
@@ -32,7 +33,7 @@ export {
 } from './rl.js';
 export type { AdvantageOptions, GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult, RatioInputs } from './rl.js';
 export { MxArray } from './array/core.js';
-export type { ArrayLike, Complex, NestedArray, TypedArray } from './array/core.js';
+export type { ArrayLike, Complex, HalfArray, NestedArray, TypedArray } from './array/core.js';
 export type { ArrayIndex, UpdateMode } from './array/indexing.js';
 export type { NestedValues } from './array/nested.js';
 export { dispose, keep, tidy } from './array/tidy.js';

@@ -66,8 +66,10 @@ export interface SaveGgufOptions {
 const workKeys = ['signal', 'onProgress'] as const;
 const loadKeys = ['format', 'maxBytes', 'returnMetadata'] as const;
 
-type Loaded<O> = O extends { returnMetadata: true } ? WithMetadata : NamedArrays;
-type LoadedBy<P, O> = O extends { format: 'npy' }
+/** What a file of several arrays gives: with `returnMetadata: true` also what it says about them. */
+export type Loaded<O> = O extends { returnMetadata: true } ? WithMetadata : NamedArrays;
+/** What `load` of a path gives: where its extension, or `format`, is known while compiling, just that. */
+export type LoadedBy<P, O> = O extends { format: 'npy' }
   ? MxArray
   : O extends { format: FileFormat }
     ? Loaded<O>
@@ -109,7 +111,8 @@ export function loadSync<P extends string | URL, O extends LoadFileOptions>(path
   ) as LoadedBy<P, O>;
 }
 
-type SafetensorsOf<O> = O extends { returnMetadata: true } ? WithMetadata<string> : NamedArrays;
+/** What a safetensors file gives: with `returnMetadata: true` also its texts. */
+export type SafetensorsOf<O> = O extends { returnMetadata: true } ? WithMetadata<string> : NamedArrays;
 
 /** `load` of a safetensors file, whatever its extension. With `returnMetadata` also the texts of its `__metadata__`. */
 export async function loadSafetensors<O extends { returnMetadata?: boolean } & FileWorkOptions>(

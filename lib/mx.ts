@@ -32,9 +32,12 @@ export type {
   FileProgress,
   FileWorkOptions,
   GgufValue,
+  Loaded,
+  LoadedBy,
   LoadFileOptions,
   NamedArrays,
   SaveGgufOptions,
+  SafetensorsOf,
   SaveSafetensorsOptions,
   WithMetadata,
 } from './io.js';

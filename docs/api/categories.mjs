@@ -8,6 +8,7 @@ import { Comment, CommentTag, Converter, ReflectionKind } from 'typedoc';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 const created = 'New arrays';
+const activations = 'Activations';
 
 /** The beginning of a path in the package, and the category of what is exported from there; the first that fits counts. */
 const categories = [
@@ -18,18 +19,37 @@ const categories = [
   ['lib/linalg.ts', 'Namespaces'],
   ['lib/fft.ts', 'Namespaces'],
   ['lib/fast.ts', 'Namespaces'],
-  ['lib/nn', 'Layers'],
-  ['lib/optim', 'Optimizers'],
+  ['lib/nn/activations', activations],
+  ['lib/generated/nn.ts', activations],
+  ['lib/nn/attention', 'Transformers'],
+  ['lib/nn/transformer', 'Transformers'],
+  ['lib/nn/positional', 'Transformers'],
+  ['lib/nn/conv', 'Convolution and pooling'],
+  ['lib/nn/pooling', 'Convolution and pooling'],
+  ['lib/nn/norm', 'Normalization'],
+  ['lib/nn/recurrent', 'Recurrent layers'],
+  ['lib/nn/module', 'Modules'],
+  ['lib/nn/value-and-grad', 'Modules'],
+  ['lib/nn/checkpoint', 'Modules'],
+  ['lib/nn/weights', 'Modules'],
+  ['lib/nn/losses', 'Namespaces'],
+  ['lib/nn/init', 'Namespaces'],
+  ['lib/nn/', 'Layers'],
+  ['lib/optim/clip', 'Gradient clipping'],
+  ['lib/optim/schedules', 'Schedules'],
+  ['lib/cache.ts', 'Layers'],
+  ['lib/optim/', 'Optimizers'],
   ['lib/array/create.ts', created],
   ['lib/array/index', 'Indexing'],
   ['lib/array/tidy.ts', 'Memory'],
   ['lib/memory.ts', 'Memory'],
   ['lib/array/', 'Arrays'],
   ['lib/mx.ts', 'Arrays'],
+  ['lib/evaluate.ts', 'Arrays'],
   ['lib/transforms.ts', 'Transforms'],
   ['lib/tree.ts', 'Trees'],
   ['lib/device.ts', 'Devices'],
-  ['lib/tensors', 'Files'],
+  ['lib/io.ts', 'Files'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
   ['trainers/rewards', 'Rewards'],
@@ -87,12 +107,17 @@ export function load(app) {
   const familyOf = new Map(operations());
 
   const categoryOf = (reflection, project) => {
-    const target = reflection.isReference?.() ? reflection.getTargetReflectionDeep() : reflection;
+    // Functions of `mx` that are activations too.
+    if (reflection.parent.name === 'nn' && reflection.isReference()) return activations;
+    const target = reflection.isReference() ? reflection.getTargetReflectionDeep() : reflection;
     const symbol = project.getSymbolIdFromReflection(target);
     const file = symbol?.packagePath ?? '';
     if (file === 'index.d.cts') return addonCategories.get(reflection.name) ?? 'Models';
-    if (file.startsWith('lib/generated/') && familyOf.has(reflection.name)) return familyOf.get(reflection.name);
-    return categories.find(([start]) => file.startsWith(start))?.[1];
+    if (file !== 'lib/generated/nn.ts' && file.startsWith('lib/generated/') && familyOf.has(reflection.name))
+      return familyOf.get(reflection.name);
+    const category = categories.find(([start]) => file.startsWith(start))?.[1];
+    // Types for indices are few.
+    return category === families.index && reflection.parent === project ? 'Arrays' : category;
   };
 
   app.converter.on(Converter.EVENT_RESOLVE_BEGIN, (context) => {

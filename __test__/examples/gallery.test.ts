@@ -1,0 +1,66 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { tempDir } from '../helpers/temp.ts';
+
+const root = join(import.meta.dirname, '..', '..');
+const examples = ['linear-regression', 'mlp', 'char-transformer'];
+
+function run(name: string, args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, 'dist/examples', `${name}.js`), ...args], {
+    encoding: 'utf8',
+  });
+  return { status, stdout, stderr };
+}
+
+/** Runs an example and gives what it printed and the page that it wrote. */
+function learn(name: string, args: string[]) {
+  const page = join(tempDir(), 'charts', 'page.html');
+  return { ...run(name, [...args, '--output', page]), page: () => readFileSync(page, 'utf8') };
+}
+
+describe('the gallery', () => {
+  it.each(examples)('%s explains its options and refuses wrong ones', (name) => {
+    const help = run(name, ['--help']);
+    expect(help).toMatchObject({ status: 0, stderr: '' });
+    expect(help.stdout).toMatch(/--steps +[^\n]+\(\d+\)/);
+    expect(run(name, ['--steps', 'many'])).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("--steps must be a whole number of at least 1, not 'many'") as string,
+    });
+    expect(run(name, ['--stepz', '3']).status).toBe(2);
+  });
+
+  it('linear regression finds the slopes; a seed fixes what it finds', () => {
+    const first = learn('linear-regression', []);
+    expect(first.status, first.stdout + first.stderr).toBe(0);
+    expect(first.stdout).toContain('learned: ');
+    expect(first.page()).toContain('slope 3: 0.5');
+    const verdict = (text: string): string | undefined => /learned: .*/.exec(text)?.[0];
+    expect(verdict(learn('linear-regression', []).stdout)).toBe(verdict(first.stdout));
+    expect(verdict(learn('linear-regression', ['--seed', '1']).stdout)).not.toBe(verdict(first.stdout));
+  });
+
+  it('what has not learned ends with code 1', () => {
+    const stopped = learn('linear-regression', ['--steps', '2']);
+    expect(stopped).toMatchObject({ status: 1, stdout: expect.stringContaining('NOT learned') as string });
+  });
+
+  it('the network of digits is on its way after a few steps', () => {
+    const { status, stdout, stderr, page } = learn('mlp', ['--steps', '40']);
+    expect([0, 1], stderr).toContain(status);
+    // Guessing reads one in ten.
+    expect(Number(/([\d.]+) % of 1000 new pictures/.exec(stdout)?.[1])).toBeGreaterThan(50);
+    expect(page().match(/data:image\/bmp/g)).toHaveLength(24);
+    expect(page().match(/<figure class="chart"/g)).toHaveLength(2);
+  });
+
+  it('the transformer of letters knows more than which letters are frequent after a few steps', () => {
+    const { status, stdout, stderr, page } = learn('char-transformer', ['--steps', '40']);
+    expect([0, 1], stderr).toContain(status);
+    // Frequencies of letters alone give 2.7 nats.
+    expect(Number(/([\d.]+) nats a letter/.exec(stdout)?.[1])).toBeLessThan(2);
+    expect(page()).toContain('entropy of the text');
+  });
+});
