@@ -322,7 +322,8 @@ describe('learning rates', () => {
     expect([model.w.item(), optimizer.step]).toEqual([1, 1]);
     for (const bad of [NaN, -1, Infinity, '1'])
       expect(thrown(() => (optimizer.learningRate = bad as never)).code).toBe('ERR_MLX_ARGUMENT');
-    expect(thrown(() => (new optim.Adafactor().learningRate = 1)).message).toContain('makes its own');
+    const own = new optim.Adafactor();
+    expect(thrown(() => (own.learningRate = 1)).message).toContain('makes its own');
   });
 });
 
