@@ -9,7 +9,7 @@ import { randomNumbers } from './arithmetic.js';
 import { progress, readOptions, verdict, writePage } from './support.js';
 
 const { steps, batch, context, seed, output } = readOptions('Learns to write sentences of a small grammar.', {
-  steps: [300, 'training steps'],
+  steps: [500, 'training steps'],
   batch: [16, 'stretches of text in a step'],
   context: [64, 'letters that the model sees'],
   seed: [0, 'of text, weights and samples'],
@@ -109,23 +109,22 @@ for (let step = 1; step <= steps; step++) {
   );
 }
 
-/** What the model writes after `start`. */
-function write(start: string, length: number): string {
-  const written = encode(start);
+/** What the model writes after `start`: several texts at once. */
+function write(start: string, length: number, count: number): string[] {
+  const written = Array.from({ length: count }, () => encode(start));
   for (let i = 0; i < length; i++) {
     const next = mx.tidy(() => {
-      const logits = model.forward(mx.array([written.slice(-context)]));
-      return mx.random.categorical(logits.index(0, -1)).item();
+      const logits = model.forward(mx.array(written.map((line) => line.slice(-context))));
+      return mx.random.categorical(logits.index(':', -1)).toUint32();
     });
-    written.push(next);
+    written.forEach((line, row) => line.push(next[row]!));
   }
-  return written.map((id) => letters[id]).join('');
+  return written.map((line) => line.map((id) => letters[id]).join(''));
 }
 
 model.eval();
-const sample = write('the ', 800);
-// The last one may be cut off.
-const sentences = sample.split(/(?<=\.) /).slice(0, -1);
+// After the end of a sentence. The last one of each text may be cut off.
+const sentences = write('. ', 200, 16).flatMap((sample) => sample.split(/(?<=\.) /).slice(1, -1));
 const right = sentences.filter(isSentence).length / Math.max(1, sentences.length);
 const final = losses.slice(-20).reduce((sum, [, loss]) => sum + loss, 0) / Math.min(20, losses.length);
 console.log(sentences.slice(0, 5).join('\n'));

@@ -48,7 +48,7 @@ const strokes: readonly (readonly [number, number][])[][] = [
 ];
 
 function arc(x: number, y: number, rx: number, ry: number, from: number, to: number): [number, number][] {
-  const parts = 24;
+  const parts = 16;
   return Array.from({ length: parts + 1 }, (_, i) => {
     const angle = ((from + ((to - from) * i) / parts) * Math.PI) / 180;
     return [x + rx * Math.cos(angle), y + ry * Math.sin(angle)];
@@ -89,18 +89,19 @@ function draw(picture: Float32Array, lines: readonly (readonly [number, number][
   });
   for (let row = 0; row < side; row++) {
     for (let column = 0; column < side; column++) {
-      const distance = Math.min(...segments.map(([a, b]) => distanceTo(column + 0.5, row + 0.5, a, b)));
-      const ink = Math.min(1, Math.max(0, thickness - distance + 0.5));
+      let square = Infinity;
+      for (const [a, b] of segments) square = Math.min(square, squareTo(column + 0.5, row + 0.5, a, b));
+      const ink = Math.min(1, Math.max(0, thickness - Math.sqrt(square) + 0.5));
       picture[row * side + column] = Math.min(1, Math.max(0, ink * between(0.8, 1) + between(-0.15, 0.15)));
     }
   }
 }
 
-/** From a point to a stretch of a line. */
-function distanceTo(x: number, y: number, [ax, ay]: [number, number], [bx, by]: [number, number]): number {
+/** The squared distance from a point to a stretch of a line. */
+function squareTo(x: number, y: number, [ax, ay]: [number, number], [bx, by]: [number, number]): number {
   const [dx, dy] = [bx - ax, by - ay];
   const along = Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy || 1)));
-  return Math.hypot(x - ax - along * dx, y - ay - along * dy);
+  return (x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2;
 }
 
 /** A picture as HTML: a grey BMP, which is a header, a palette, and rows of 28 bytes from the bottom. */

@@ -63,7 +63,7 @@ writePage(output, 'Linear regression', `${points} points, noise ${noise}, ${step
     series: [{ name: 'error', points: losses }],
     average: false,
     fromZero: true,
-    note: `The square of the noise is ${noise ** 2}: nothing can do better on many points.`,
+    note: `The square of the noise is ${(noise ** 2).toFixed(4)}: nothing can do better on many points.`,
   }),
 ]);
 // An estimate's own error is about noise / √points; five times that, and what gradient descent has left to go.

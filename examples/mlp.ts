@@ -8,9 +8,16 @@ import { randomNumbers } from './arithmetic.js';
 import { drawDigits, pictureHtml, side } from './digits.js';
 import { progress, readOptions, verdict, writePage } from './support.js';
 
-const { steps, batch, seed, output } = readOptions('Learns to read digits, 28 x 28 pixels.', {
+const {
+  steps,
+  batch,
+  pictures: count,
+  seed,
+  output,
+} = readOptions('Learns to read digits, 28 x 28 pixels.', {
   steps: [400, 'training steps'],
   batch: [128, 'pictures in a step'],
+  pictures: [6000, 'drawn for training'],
   seed: [0, 'of pictures, weights and order'],
   output: ['runs/mlp.html', 'page with the charts'],
 });
@@ -29,7 +36,7 @@ class MLP extends nn.Module {
 mx.random.seed(seed);
 const random = randomNumbers(seed);
 progress('drawing', true);
-const train = drawDigits(6000, random);
+const train = drawDigits(count, random);
 const test = drawDigits(1000, random);
 const pictures = mx.array(train.pixels).reshape([-1, side * side]);
 const labels = mx.array(train.labels);

@@ -109,6 +109,14 @@ describe('life', () => {
     expect(product.shape).toEqual([64, 64]);
     await mx.evalAsync(product, a);
     mx.eval(product);
+    // Trees: what a training loop evaluates once a step.
+    const tree = { list: [a.add(1)], map: new Map([['b', a.add(2)]]), name: 'n' };
+    mx.eval(tree, []);
+    await mx.evalAsync(tree, product);
+    expect(code(() => mx.eval(3))).toBe('ERR_MLX_ARGUMENT');
+    expect(code(() => mx.eval(undefined))).toBe('ERR_MLX_ARGUMENT');
+    tree.list[0]!.dispose();
+    expect(code(() => mx.eval(tree))).toBe('ERR_MLX_DISPOSED');
   });
 });
 

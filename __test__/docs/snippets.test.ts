@@ -52,7 +52,8 @@ function compile(folder: string, running: boolean): string {
 }
 
 beforeAll(() => {
-  expect(compile(join(work, 'run'), true)).toBe('');
+  const problems = compile(join(work, 'run'), true);
+  if (problems !== '') throw new Error(problems);
 });
 afterAll(() => rmSync(work, { recursive: true, force: true }));
 

@@ -20,6 +20,8 @@ function learn(name: string, args: string[]) {
   return { ...run(name, [...args, '--output', page]), page: () => readFileSync(page, 'utf8') };
 }
 
+const verdict = (text: string): string | undefined => /learned: .*/.exec(text)?.[0];
+
 describe('the gallery', () => {
   it.each(examples)('%s explains its options and refuses wrong ones', (name) => {
     const help = run(name, ['--help']);
@@ -37,7 +39,6 @@ describe('the gallery', () => {
     expect(first.status, first.stdout + first.stderr).toBe(0);
     expect(first.stdout).toContain('learned: ');
     expect(first.page()).toContain('slope 3: 0.5');
-    const verdict = (text: string): string | undefined => /learned: .*/.exec(text)?.[0];
     expect(verdict(learn('linear-regression', []).stdout)).toBe(verdict(first.stdout));
     expect(verdict(learn('linear-regression', ['--seed', '1']).stdout)).not.toBe(verdict(first.stdout));
   });
@@ -48,7 +49,7 @@ describe('the gallery', () => {
   });
 
   it('the network of digits is on its way after a few steps', () => {
-    const { status, stdout, stderr, page } = learn('mlp', ['--steps', '40']);
+    const { status, stdout, stderr, page } = learn('mlp', ['--steps', '40', '--pictures', '1500']);
     expect([0, 1], stderr).toContain(status);
     // Guessing reads one in ten.
     expect(Number(/([\d.]+) % of 1000 new pictures/.exec(stdout)?.[1])).toBeGreaterThan(50);
