@@ -111,6 +111,21 @@ function nativeFailure(output) {
   return new SetupError(`cargo could not build the addon:\n${tail(output, 60)}`);
 }
 
+/** Removes what builds that were killed left in `folder`: their staging folders, named after processes that are no more. */
+export function removeAbandoned(folder) {
+  if (!fs.existsSync(folder)) return;
+  for (const name of fs.readdirSync(folder)) {
+    const pid = /^addon-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    try {
+      process.kill(Number(pid), 0);
+    } catch (error) {
+      // EPERM: alive, somebody else's.
+      if (error.code === 'ESRCH') fs.rmSync(path.join(folder, name), { recursive: true, force: true });
+    }
+  }
+}
+
 async function buildAddon() {
   const inputs = addonInputs();
   if (addonIsFresh(inputs)) return;
@@ -121,6 +136,7 @@ async function buildAddon() {
 
   // napi writes its files in place; a running process may have the old addon mapped, so build elsewhere and rename.
   const staging = inRoot(`target/setup/addon-${process.pid}`);
+  removeAbandoned(path.dirname(staging));
   fs.rmSync(staging, { recursive: true, force: true });
   fs.mkdirSync(staging, { recursive: true });
   try {

@@ -1,4 +1,5 @@
 // The build scripts decide what a newcomer sees first and what CI counts; these are their pure parts.
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -6,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { add, cargoCounts, vitestCounts } from '../../scripts/counts.mjs';
 import { fingerprint, modulesAreFresh, readJson, writeJson } from '../../scripts/inputs.mjs';
 import { atLeast } from '../../scripts/prerequisites.mjs';
+import { removeAbandoned } from '../../scripts/setup.mjs';
 
 function folder(): string {
   return fs.mkdtempSync(path.join(os.tmpdir(), 'mlx-node-scripts-'));
@@ -39,6 +41,19 @@ describe('test counts', () => {
     expect(vitestCounts(report, 1)).toEqual({ passed: 5, failed: 2 });
     expect(vitestCounts(undefined, 1)).toEqual({ passed: 0, failed: 1 });
     expect(add({ passed: 1, failed: 2 }, { passed: 3, failed: 4 })).toEqual({ passed: 4, failed: 6 });
+  });
+});
+
+describe('staging folders', () => {
+  it('go when the build that made them is dead', () => {
+    const root = folder();
+    const { pid: dead } = spawnSync(process.execPath, ['-e', '']);
+    for (const name of [`addon-${dead}`, `addon-${process.pid}`, 'addon-x', 'mlx-lm'])
+      fs.mkdirSync(path.join(root, name));
+    removeAbandoned(root);
+    expect(fs.readdirSync(root).toSorted()).toEqual([`addon-${process.pid}`, 'addon-x', 'mlx-lm'].toSorted());
+    fs.rmSync(root, { recursive: true });
+    removeAbandoned(root);
   });
 });
 
