@@ -26,8 +26,11 @@ export { AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d, Upsam
 export type { PoolOptions, UpsampleMode, UpsampleOptions } from './pooling.js';
 export { ALiBi, RoPE, SinusoidalPositionalEncoding } from './positional.js';
 export type { RopeOptions, RopeScaling, SinusoidalOptions } from './positional.js';
+export { quantize, QuantizedEmbedding, QuantizedLinear, QuantizedSwitchLinear } from './quantized.js';
+export type { QuantizationMode, QuantizationOptions, QuantizedLinearOptions, QuantizeOptions } from './quantized.js';
 export { GRU, LSTM, RNN } from './recurrent.js';
 export type { RecurrentOptions, RNNOptions } from './recurrent.js';
+export { SwitchGLU, SwitchLinear } from './switch.js';
 export {
   MLP,
   TransformerBlock,

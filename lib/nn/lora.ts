@@ -7,6 +7,7 @@ import { size } from './check.js';
 import { Dropout } from './dropout.js';
 import { Linear } from './linear.js';
 import { Module } from './module.js';
+import { QuantizedLinear } from './quantized.js';
 
 export interface LoRALinearOptions {
   /** Size of the low-rank factors, 8. */
@@ -22,16 +23,16 @@ export interface LoRALinearOptions {
  * ±1/√in and `loraB` `[out, rank]` zero, both float32.
  */
 export class LoRALinear extends Module {
-  linear: Linear;
+  linear: Linear | QuantizedLinear;
   dropout: Dropout;
   loraA: MxArray;
   loraB: MxArray;
   readonly scale: number;
 
-  constructor(linear: Linear, options?: LoRALinearOptions) {
+  constructor(linear: Linear | QuantizedLinear, options?: LoRALinearOptions) {
     super();
     const { rank = 8, scale = 20, dropout = 0 } = known(options, ['rank', 'scale', 'dropout'], 'nn.LoRALinear');
-    const [outputs, inputs] = linear.weight.shape as [number, number];
+    const [outputs, inputs] = shapeOf(linear);
     this.linear = linear.freeze();
     this.dropout = new Dropout(dropout);
     this.scale = scale;
@@ -41,7 +42,7 @@ export class LoRALinear extends Module {
   }
 
   /** The same as the constructor, under the name that Python's mlx-lm gives it. */
-  static fromLinear(linear: Linear, options?: LoRALinearOptions): LoRALinear {
+  static fromLinear(linear: Linear | QuantizedLinear, options?: LoRALinearOptions): LoRALinear {
     return new LoRALinear(linear, options);
   }
 
@@ -53,13 +54,19 @@ export class LoRALinear extends Module {
     return native.loraCorrect(this.dropout.forward(x), this.linear.forward(x), this.loraA, this.loraB, this.scale);
   }
 
-  /** A linear layer with the correction added to its weight. */
+  /** A linear layer, not packed, with the correction added to its weight. */
   fuse(): Linear {
-    const [outputs, inputs] = this.linear.weight.shape as [number, number];
+    const [outputs, inputs] = shapeOf(this.linear);
+    const weight = this.linear instanceof Linear ? this.linear.weight : this.linear.dequantized();
     const fused = new Linear(inputs, outputs, { bias: false });
     fused.weight.dispose();
-    fused.weight = native.loraMerge(this.linear.weight, this.loraA, this.loraB, this.scale);
+    fused.weight = native.loraMerge(weight, this.loraA, this.loraB, this.scale);
     if (this.linear.bias !== undefined) fused.bias = this.linear.bias;
     return fused;
   }
+}
+
+function shapeOf(linear: Linear | QuantizedLinear): [number, number] {
+  const [outputs, width] = linear.weight.shape as [number, number];
+  return [outputs, linear instanceof Linear ? width : (width * 32) / linear.bits];
 }

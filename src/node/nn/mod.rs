@@ -5,6 +5,7 @@ mod activations;
 mod init;
 mod layers;
 mod losses;
+mod packed;
 mod positions;
 mod spatial;
 
