@@ -140,12 +140,10 @@ export declare class NativeOptimizer {
   constructor(groups: object[])
   /** Which groups take a learning rate rather than make their own. */
   takeLearningRates(): Array<boolean>
-  /** Makes a parameter known, if it is not yet. */
+  /** Makes an unknown parameter known. */
   add(group: number, name: string, parameter: ArrayHandle): ParameterState
   /** Forgets all but the first parameters. */
   truncate(count: number): void
-  /** Refuses an array that does not fit a known parameter. */
-  checkParameter(index: number, parameter: ArrayHandle): void
   /** Refuses arrays that cannot be a parameter's state. */
   checkState(index: number, state: Array<ArrayHandle>): void
   /** The learning rates of the step after `taken` ones, by group. */
@@ -640,6 +638,12 @@ export interface MultivariateNormalOptions {
   key: RandomKey
 }
 
+/** Named arrays of a file. */
+export interface NamedArrays {
+  names: Array<string>
+  arrays: Array<ArrayHandle>
+}
+
 /** A GRPO micro-batch. Lists per row have one number per completion token. */
 export interface NativeGrpoBatch {
   rows: Array<TrainRow>
@@ -906,6 +910,8 @@ export declare namespace core {
   export function liveArrays(): number
   export function nbytes(array: ArrayHandle): number
   export function ndim(array: ArrayHandle): number
+  /** The group size and the bits of a mode: those given, or its usual ones. */
+  export function quantizationShape(mode: string, groupSize?: number | undefined | null, bits?: number | undefined | null): Array<number>
   /** Frees the slot of a handle; one that is not in use is left alone. */
   export function release(handle: number): void
   /** A 0-dimensional array. */
@@ -914,6 +920,8 @@ export declare namespace core {
   export function scratch(): Float64Array
   export function shape(array: ArrayHandle): Array<number>
   export function size(array: ArrayHandle): number
+  /** Whether tokens are sorted by expert where there are this many pairs of both. */
+  export function sortsTokens(pairs: number): boolean
   /** Two independent keys from one. */
   export function splitKey(key: ArrayHandle): Array<ArrayHandle>
   /** As Python's MLX prints it. */
@@ -1172,6 +1180,12 @@ export declare namespace nn {
   export function orthogonal(shape: Array<number>, gain: number, dtype: DtypeName, key: RandomKey): ArrayHandle
   /** `max(0, x) + alpha · min(0, x)`. */
   export function prelu(x: ArrayHandle, alpha: ArrayHandle): ArrayHandle
+  /** Rows of a packed table. */
+  export function quantizedEmbedding(indices: ArrayHandle, weight: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, groupSize: number, bits: number, mode: string): ArrayHandle
+  /** `x wᵀ + bias` with a packed `w` `[out, in]`. */
+  export function quantizedLinear(x: ArrayHandle, weight: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, groupSize: number, bits: number, mode: string): ArrayHandle
+  /** `switchLinear` with packed weights. */
+  export function quantizedSwitchLinear(x: ArrayHandle, weight: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, indices: ArrayHandle, groupSize: number, bits: number, mode: string, sorted: boolean): ArrayHandle
   /** The input's part of a recurrent layer at each time. */
   export function recurrentInputs(x: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): Array<ArrayHandle>
   /** `max(x, 0)`. */
@@ -1180,6 +1194,8 @@ export declare namespace nn {
   export function relu2(x: ArrayHandle): ArrayHandle
   /** `min(max(x, 0), 6)`. */
   export function relu6(x: ArrayHandle): ArrayHandle
+  /** Rows `[N · k, 1, out]` in the order of `sortTokens` to `[.., k, out]` in that of the tokens. */
+  export function restoreTokens(y: ArrayHandle, places: ArrayHandle, shape: Array<number>): ArrayHandle
   /** `x / √(mean(x²) + eps) · weight` over the last axis. */
   export function rmsNorm(x: ArrayHandle, weight: ArrayHandle, eps: number): ArrayHandle
   /** ELU with the constants of self-normalising networks. */
@@ -1198,16 +1214,18 @@ export declare namespace nn {
   export function softshrink(x: ArrayHandle, lambda?: number | undefined | null): ArrayHandle
   /** `x / (1 + |x|)`. */
   export function softsign(x: ArrayHandle): ArrayHandle
+  /** Tokens `[.., in]` in the order of their experts `[.., k]`: rows `[N · k, 1, in]`, experts, and the place of each pair. */
+  export function sortTokens(x: ArrayHandle, indices: ArrayHandle): Array<ArrayHandle>
   /** Normal numbers, of which each row loses a share to zeros at random places. */
   export function sparse(shape: Array<number>, sparsity: number, mean: number, std: number, dtype: DtypeName, key: RandomKey): ArrayHandle
   /** 1 where `x >= threshold` (0), else 0, as int32. */
   export function step(x: ArrayHandle, threshold?: number | undefined | null): ArrayHandle
   /** `silu(gate) · x`. */
   export function swiglu(gate: ArrayHandle, x: ArrayHandle): ArrayHandle
+  /** Rows `[.., 1, in]` with the weights `[experts, out, in]` of the experts at `indices`. */
+  export function switchLinear(x: ArrayHandle, weight: ArrayHandle, bias: ArrayHandle | undefined | null, indices: ArrayHandle, sorted: boolean): ArrayHandle
   /** `max(distance to the positive - distance to the negative + margin, 0)`. */
   export function tripletLoss(anchors: ArrayHandle, positives: ArrayHandle, negatives: ArrayHandle, axis: number, p: number, margin: number, eps: number, reduction: string): ArrayHandle
-  /** Uniformly distributed numbers in [low, high). */
-  export function uniform(shape: Array<number>, low: number, high: number, dtype: DtypeName, key: RandomKey): ArrayHandle
   /** `x` `[N, .., C]` with each spatial axis multiplied by its factor. */
   export function upsample(x: ArrayHandle, scaleFactor: Array<number>, mode: 'nearest' | 'linear' | 'cubic', alignCorners: boolean, antialias: boolean): ArrayHandle
 }
@@ -1663,6 +1681,10 @@ export declare namespace optim {
   export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
   /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
   export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
+  /** Reads all arrays of a `.safetensors` file. */
+  export function loadState(path: string): NamedArrays
+  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
+  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
   /** The learning rate of a schedule, in JSON, at a step counted from 0. */
   export function scheduleRate(schedule: object | number, step: number): number
 }

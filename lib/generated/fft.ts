@@ -20,7 +20,7 @@ export function fft(x: ArrayLike, n?: number | null, axis?: number | null, optio
     const converted = { ...given };
     return wrap(native.fft(operand(x), n, axis, converted));
   } catch (error) {
-    throw failure(error, 'fft.fft', 'x:array, n:number?, axis:number?, options:object?, options.norm:any?', [x, n, axis, options]);
+    throw failure(error, 'fft.fft', 'x:array, n:number?, axis:number?, options:object?, options.norm:string?', [x, n, axis, options]);
   }
 }
 
@@ -31,7 +31,7 @@ export function fft2(x: ArrayLike, s?: readonly number[] | null, axes?: readonly
     const converted = { ...given };
     return wrap(native.fft2(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.fft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.fft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -51,7 +51,7 @@ export function fftn(x: ArrayLike, s?: readonly number[] | null, axes?: readonly
     const converted = { ...given };
     return wrap(native.fftn(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.fftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.fftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -71,7 +71,7 @@ export function ifft(x: ArrayLike, n?: number | null, axis?: number | null, opti
     const converted = { ...given };
     return wrap(native.ifft(operand(x), n, axis, converted));
   } catch (error) {
-    throw failure(error, 'fft.ifft', 'x:array, n:number?, axis:number?, options:object?, options.norm:any?', [x, n, axis, options]);
+    throw failure(error, 'fft.ifft', 'x:array, n:number?, axis:number?, options:object?, options.norm:string?', [x, n, axis, options]);
   }
 }
 
@@ -82,7 +82,7 @@ export function ifft2(x: ArrayLike, s?: readonly number[] | null, axes?: readonl
     const converted = { ...given };
     return wrap(native.ifft2(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.ifft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.ifft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -93,7 +93,7 @@ export function ifftn(x: ArrayLike, s?: readonly number[] | null, axes?: readonl
     const converted = { ...given };
     return wrap(native.ifftn(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.ifftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.ifftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -113,7 +113,7 @@ export function irfft(x: ArrayLike, n?: number | null, axis?: number | null, opt
     const converted = { ...given };
     return wrap(native.irfft(operand(x), n, axis, converted));
   } catch (error) {
-    throw failure(error, 'fft.irfft', 'x:array, n:number?, axis:number?, options:object?, options.norm:any?', [x, n, axis, options]);
+    throw failure(error, 'fft.irfft', 'x:array, n:number?, axis:number?, options:object?, options.norm:string?', [x, n, axis, options]);
   }
 }
 
@@ -124,7 +124,7 @@ export function irfft2(x: ArrayLike, s?: readonly number[] | null, axes?: readon
     const converted = { ...given };
     return wrap(native.irfft2(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.irfft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.irfft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -135,7 +135,7 @@ export function irfftn(x: ArrayLike, s?: readonly number[] | null, axes?: readon
     const converted = { ...given };
     return wrap(native.irfftn(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.irfftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.irfftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -146,7 +146,7 @@ export function rfft(x: ArrayLike, n?: number | null, axis?: number | null, opti
     const converted = { ...given };
     return wrap(native.rfft(operand(x), n, axis, converted));
   } catch (error) {
-    throw failure(error, 'fft.rfft', 'x:array, n:number?, axis:number?, options:object?, options.norm:any?', [x, n, axis, options]);
+    throw failure(error, 'fft.rfft', 'x:array, n:number?, axis:number?, options:object?, options.norm:string?', [x, n, axis, options]);
   }
 }
 
@@ -157,7 +157,7 @@ export function rfft2(x: ArrayLike, s?: readonly number[] | null, axes?: readonl
     const converted = { ...given };
     return wrap(native.rfft2(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.rfft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.rfft2', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }
 
@@ -177,6 +177,6 @@ export function rfftn(x: ArrayLike, s?: readonly number[] | null, axes?: readonl
     const converted = { ...given };
     return wrap(native.rfftn(operand(x), list(s) as Array<number> | undefined | null, list(axes) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'fft.rfftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:any?', [x, s, axes, options]);
+    throw failure(error, 'fft.rfftn', 'x:array, s:numbers?, axes:numbers?, options:object?, options.norm:string?', [x, s, axes, options]);
   }
 }

@@ -160,7 +160,7 @@ export function gelu(x: ArrayLike, approx?: 'none' | 'precise' | 'tanh' | 'fast'
   try {
     return wrap(native.gelu(operand(x), approx));
   } catch (error) {
-    throw failure(error, 'nn.gelu', 'x:array, approx:any?', [x, approx]);
+    throw failure(error, 'nn.gelu', 'x:array, approx:string?', [x, approx]);
   }
 }
 
@@ -407,6 +407,33 @@ export function prelu(x: ArrayLike, alpha: ArrayLike): MxArray {
   }
 }
 
+/** Rows of a packed table. */
+export function quantizedEmbedding(indices: ArrayLike, weight: ArrayLike, scales: ArrayLike, biases: ArrayLike | null, groupSize: number, bits: number, mode: string): MxArray {
+  try {
+    return wrap(native.quantizedEmbedding(operand(indices), operand(weight, scales, biases), operand(scales, weight, biases), optionalOperand(biases, weight, scales), groupSize, bits, mode));
+  } catch (error) {
+    throw failure(error, 'nn.quantizedEmbedding', 'indices:array, weight:array, scales:array, biases:array?, groupSize:number, bits:number, mode:string', [indices, weight, scales, biases, groupSize, bits, mode]);
+  }
+}
+
+/** `x wᵀ + bias` with a packed `w` `[out, in]`. */
+export function quantizedLinear(x: ArrayLike, weight: ArrayLike, scales: ArrayLike, biases: ArrayLike | null, bias: ArrayLike | null, groupSize: number, bits: number, mode: string): MxArray {
+  try {
+    return wrap(native.quantizedLinear(operand(x, weight, scales), operand(weight, x, scales), operand(scales, x, weight), optionalOperand(biases, x, weight), optionalOperand(bias, x, weight), groupSize, bits, mode));
+  } catch (error) {
+    throw failure(error, 'nn.quantizedLinear', 'x:array, weight:array, scales:array, biases:array?, bias:array?, groupSize:number, bits:number, mode:string', [x, weight, scales, biases, bias, groupSize, bits, mode]);
+  }
+}
+
+/** `switchLinear` with packed weights. */
+export function quantizedSwitchLinear(x: ArrayLike, weight: ArrayLike, scales: ArrayLike, biases: ArrayLike | null, bias: ArrayLike | null, indices: ArrayLike, groupSize: number, bits: number, mode: string, sorted: boolean): MxArray {
+  try {
+    return wrap(native.quantizedSwitchLinear(operand(x, weight, scales), operand(weight, x, scales), operand(scales, x, weight), optionalOperand(biases, x, weight), optionalOperand(bias, x, weight), operand(indices), groupSize, bits, mode, sorted));
+  } catch (error) {
+    throw failure(error, 'nn.quantizedSwitchLinear', 'x:array, weight:array, scales:array, biases:array?, bias:array?, indices:array, groupSize:number, bits:number, mode:string, sorted:boolean', [x, weight, scales, biases, bias, indices, groupSize, bits, mode, sorted]);
+  }
+}
+
 /** The input's part of a recurrent layer at each time. */
 export function recurrentInputs(x: ArrayLike, weight: ArrayLike, bias?: ArrayLike | null): MxArray[] {
   try {
@@ -440,6 +467,15 @@ export function relu6(x: ArrayLike): MxArray {
     return wrap(native.relu6(operand(x)));
   } catch (error) {
     throw failure(error, 'nn.relu6', 'x:array', [x]);
+  }
+}
+
+/** Rows `[N · k, 1, out]` in the order of `sortTokens` to `[.., k, out]` in that of the tokens. */
+export function restoreTokens(y: ArrayLike, places: ArrayLike, shape: readonly number[]): MxArray {
+  try {
+    return wrap(native.restoreTokens(operand(y, places), operand(places, y), list(shape) as Array<number>));
+  } catch (error) {
+    throw failure(error, 'nn.restoreTokens', 'y:array, places:array, shape:numbers', [y, places, shape]);
   }
 }
 
@@ -524,6 +560,15 @@ export function softsign(x: ArrayLike): MxArray {
   }
 }
 
+/** Tokens `[.., in]` in the order of their experts `[.., k]`: rows `[N · k, 1, in]`, experts, and the place of each pair. */
+export function sortTokens(x: ArrayLike, indices: ArrayLike): MxArray[] {
+  try {
+    return wrapAll(native.sortTokens(operand(x), operand(indices)));
+  } catch (error) {
+    throw failure(error, 'nn.sortTokens', 'x:array, indices:array', [x, indices]);
+  }
+}
+
 /** Normal numbers, of which each row loses a share to zeros at random places. */
 export function sparse(shape: readonly number[], sparsity: number, mean: number, std: number, dtype: Dtype, key?: MxArray | null): MxArray {
   try {
@@ -551,6 +596,15 @@ export function swiglu(gate: ArrayLike, x: ArrayLike): MxArray {
   }
 }
 
+/** Rows `[.., 1, in]` with the weights `[experts, out, in]` of the experts at `indices`. */
+export function switchLinear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | null, indices: ArrayLike, sorted: boolean): MxArray {
+  try {
+    return wrap(native.switchLinear(operand(x, weight, bias), operand(weight, x, bias), optionalOperand(bias, x, weight), operand(indices), sorted));
+  } catch (error) {
+    throw failure(error, 'nn.switchLinear', 'x:array, weight:array, bias:array?, indices:array, sorted:boolean', [x, weight, bias, indices, sorted]);
+  }
+}
+
 /** `max(distance to the positive - distance to the negative + margin, 0)`. */
 export function tripletLoss(anchors: ArrayLike, positives: ArrayLike, negatives: ArrayLike, axis: number, p: number, margin: number, eps: number, reduction: string): MxArray {
   try {
@@ -560,20 +614,11 @@ export function tripletLoss(anchors: ArrayLike, positives: ArrayLike, negatives:
   }
 }
 
-/** Uniformly distributed numbers in [low, high). */
-export function uniform(shape: readonly number[], low: number, high: number, dtype: Dtype, key?: MxArray | null): MxArray {
-  try {
-    return wrap(native.uniform(list(shape) as Array<number>, low, high, dtype, nextKey(key)));
-  } catch (error) {
-    throw failure(error, 'nn.uniform', 'shape:numbers, low:number, high:number, dtype:dtype, key:array?', [shape, low, high, dtype, key]);
-  }
-}
-
 /** `x` `[N, .., C]` with each spatial axis multiplied by its factor. */
 export function upsample(x: ArrayLike, scaleFactor: readonly number[], mode: 'nearest' | 'linear' | 'cubic', alignCorners: boolean, antialias: boolean): MxArray {
   try {
     return wrap(native.upsample(operand(x), list(scaleFactor) as Array<number>, mode, alignCorners, antialias));
   } catch (error) {
-    throw failure(error, 'nn.upsample', 'x:array, scaleFactor:numbers, mode:any, alignCorners:boolean, antialias:boolean', [x, scaleFactor, mode, alignCorners, antialias]);
+    throw failure(error, 'nn.upsample', 'x:array, scaleFactor:numbers, mode:string, alignCorners:boolean, antialias:boolean', [x, scaleFactor, mode, alignCorners, antialias]);
   }
 }

@@ -765,7 +765,7 @@ export function dequantize(w: ArrayLike, scales: ArrayLike, biases?: ArrayLike |
     const converted = { ...given, globalScale: optionalOperand(given.globalScale) };
     return wrap(native.dequantize(operand(w, scales, biases), operand(scales, w, biases), optionalOperand(biases, w, scales), converted));
   } catch (error) {
-    throw failure(error, 'mx.dequantize', 'w:array, scales:array, biases:array?, options:object?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScale:array?, options.dtype:dtype?', [w, scales, biases, options]);
+    throw failure(error, 'mx.dequantize', 'w:array, scales:array, biases:array?, options:object?, options.groupSize:number?, options.bits:number?, options.mode:string?, options.globalScale:array?, options.dtype:dtype?', [w, scales, biases, options]);
   }
 }
 
@@ -983,7 +983,7 @@ export function gatherQmm(x: ArrayLike, w: ArrayLike, scales: ArrayLike, biases?
     const converted = { ...given, lhsIndices: optionalOperand(given.lhsIndices), rhsIndices: optionalOperand(given.rhsIndices) };
     return wrap(native.gatherQmm(operand(x, w, scales), operand(w, x, scales), operand(scales, x, w), optionalOperand(biases, x, w), converted));
   } catch (error) {
-    throw failure(error, 'mx.gatherQmm', 'x:array, w:array, scales:array, biases:array?, options:object?, options.lhsIndices:array?, options.rhsIndices:array?, options.transpose:boolean?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.sortedIndices:boolean?', [x, w, scales, biases, options]);
+    throw failure(error, 'mx.gatherQmm', 'x:array, w:array, scales:array, biases:array?, options:object?, options.lhsIndices:array?, options.rhsIndices:array?, options.transpose:boolean?, options.groupSize:number?, options.bits:number?, options.mode:string?, options.sortedIndices:boolean?', [x, w, scales, biases, options]);
   }
 }
 
@@ -994,7 +994,7 @@ export function gatherQqmm(x: ArrayLike, w: ArrayLike, options?: GatherQqmmOptio
     const converted = { ...given, scales: optionalOperand(given.scales), lhsIndices: optionalOperand(given.lhsIndices), rhsIndices: optionalOperand(given.rhsIndices), globalScaleX: optionalOperand(given.globalScaleX), globalScaleW: optionalOperand(given.globalScaleW) };
     return wrap(native.gatherQqmm(operand(x, w), operand(w, x), converted));
   } catch (error) {
-    throw failure(error, 'mx.gatherQqmm', 'x:array, w:array, options:object?, options.scales:array?, options.lhsIndices:array?, options.rhsIndices:array?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScaleX:array?, options.globalScaleW:array?, options.sortedIndices:boolean?', [x, w, options]);
+    throw failure(error, 'mx.gatherQqmm', 'x:array, w:array, options:object?, options.scales:array?, options.lhsIndices:array?, options.rhsIndices:array?, options.groupSize:number?, options.bits:number?, options.mode:string?, options.globalScaleX:array?, options.globalScaleW:array?, options.sortedIndices:boolean?', [x, w, options]);
   }
 }
 
@@ -1518,7 +1518,7 @@ export function qqmm(x: ArrayLike, w: ArrayLike, options?: QqmmOptions): MxArray
     const converted = { ...given, scales: optionalOperand(given.scales), globalScaleX: optionalOperand(given.globalScaleX), globalScaleW: optionalOperand(given.globalScaleW) };
     return wrap(native.qqmm(operand(x, w), operand(w, x), converted));
   } catch (error) {
-    throw failure(error, 'mx.qqmm', 'x:array, w:array, options:object?, options.scales:array?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScaleX:array?, options.globalScaleW:array?', [x, w, options]);
+    throw failure(error, 'mx.qqmm', 'x:array, w:array, options:object?, options.scales:array?, options.groupSize:number?, options.bits:number?, options.mode:string?, options.globalScaleX:array?, options.globalScaleW:array?', [x, w, options]);
   }
 }
 
@@ -1529,7 +1529,7 @@ export function quantize(w: ArrayLike, options?: QuantizeOptions): QuantizedWeig
     const converted = { ...given, globalScale: optionalOperand(given.globalScale) };
     return wrapFields(native.quantize(operand(w), converted), (result) => ({ ...result, weight: wrap(result.weight), scales: wrap(result.scales), biases: result.biases == null ? undefined : wrap(result.biases) }));
   } catch (error) {
-    throw failure(error, 'mx.quantize', 'w:array, options:object?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScale:array?', [w, options]);
+    throw failure(error, 'mx.quantize', 'w:array, options:object?, options.groupSize:number?, options.bits:number?, options.mode:string?, options.globalScale:array?', [w, options]);
   }
 }
 
@@ -1540,7 +1540,7 @@ export function quantizedMatmul(x: ArrayLike, w: ArrayLike, scales: ArrayLike, b
     const converted = { ...given };
     return wrap(native.quantizedMatmul(operand(x, w, scales), operand(w, x, scales), operand(scales, x, w), optionalOperand(biases, x, w), converted));
   } catch (error) {
-    throw failure(error, 'mx.quantizedMatmul', 'x:array, w:array, scales:array, biases:array?, options:object?, options.transpose:boolean?, options.groupSize:number?, options.bits:number?, options.mode:any?', [x, w, scales, biases, options]);
+    throw failure(error, 'mx.quantizedMatmul', 'x:array, w:array, scales:array, biases:array?, options:object?, options.transpose:boolean?, options.groupSize:number?, options.bits:number?, options.mode:string?', [x, w, scales, biases, options]);
   }
 }
 

@@ -107,7 +107,7 @@ export function bernoulli(p?: ArrayLike | null, shape?: readonly number[] | null
     const converted = { ...given, key: nextKey(given.key) };
     return wrap(native.bernoulli(optionalNumberOrArray(p), list(shape) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'random.bernoulli', 'p:any?, shape:numbers?, options:object?, options.key:array?', [p, shape, options]);
+    throw failure(error, 'random.bernoulli', 'p:array?, shape:numbers?, options:object?, options.key:array?', [p, shape, options]);
   }
 }
 
@@ -185,7 +185,7 @@ export function normal(shape?: readonly number[] | null, options?: NormalOptions
     const converted = { ...given, loc: optionalNumberOrArray(given.loc), scale: optionalNumberOrArray(given.scale), key: nextKey(given.key) };
     return wrap(native.normal(list(shape) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'random.normal', 'shape:numbers?, options:object?, options.dtype:dtype?, options.loc:any?, options.scale:any?, options.key:array?', [shape, options]);
+    throw failure(error, 'random.normal', 'shape:numbers?, options:object?, options.dtype:dtype?, options.loc:array?, options.scale:array?, options.key:array?', [shape, options]);
   }
 }
 
@@ -196,7 +196,7 @@ export function permutation(x: ArrayLike, axis?: number | null, options?: Permut
     const converted = { ...given, key: nextKey(given.key) };
     return wrap(native.permutation(numberOrArray(x), axis, converted));
   } catch (error) {
-    throw failure(error, 'random.permutation', 'x:any, axis:number?, options:object?, options.key:array?', [x, axis, options]);
+    throw failure(error, 'random.permutation', 'x:array, axis:number?, options:object?, options.key:array?', [x, axis, options]);
   }
 }
 
@@ -207,7 +207,7 @@ export function randint(low: ArrayLike, high: ArrayLike, shape?: readonly number
     const converted = { ...given, key: nextKey(given.key) };
     return wrap(native.randint(numberOrArray(low), numberOrArray(high), list(shape) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'random.randint', 'low:any, high:any, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [low, high, shape, options]);
+    throw failure(error, 'random.randint', 'low:array, high:array, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [low, high, shape, options]);
   }
 }
 
@@ -227,7 +227,7 @@ export function truncatedNormal(lower: ArrayLike, upper: ArrayLike, shape?: read
     const converted = { ...given, key: nextKey(given.key) };
     return wrap(native.truncatedNormal(numberOrArray(lower), numberOrArray(upper), list(shape) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'random.truncatedNormal', 'lower:any, upper:any, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [lower, upper, shape, options]);
+    throw failure(error, 'random.truncatedNormal', 'lower:array, upper:array, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [lower, upper, shape, options]);
   }
 }
 
@@ -238,6 +238,6 @@ export function uniform(low?: ArrayLike | null, high?: ArrayLike | null, shape?:
     const converted = { ...given, key: nextKey(given.key) };
     return wrap(native.uniform(optionalNumberOrArray(low), optionalNumberOrArray(high), list(shape) as Array<number> | undefined | null, converted));
   } catch (error) {
-    throw failure(error, 'random.uniform', 'low:any?, high:any?, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [low, high, shape, options]);
+    throw failure(error, 'random.uniform', 'low:array?, high:array?, shape:numbers?, options:object?, options.dtype:dtype?, options.key:array?', [low, high, shape, options]);
   }
 }

@@ -4,6 +4,7 @@ import type { MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { zeros } from '../generated/ops.js';
+import { uniform } from '../generated/random.js';
 import { listText, perAxis, size } from './check.js';
 import { Module } from './module.js';
 
@@ -57,7 +58,7 @@ abstract class Conv extends Module {
     }
     const channels = inChannels / this.groups;
     const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, channels));
-    this.weight = native.uniform([outChannels, ...kernel, channels], -scale, scale, 'float32');
+    this.weight = uniform(-scale, scale, [outChannels, ...kernel, channels]);
     if (given.bias ?? true) this.bias = zeros([outChannels]);
   }
 
@@ -125,12 +126,7 @@ abstract class ConvTranspose extends Module {
     this.outputPadding = perAxis(layer, 'outputPadding', given.outputPadding ?? 0, axes, 0);
     size(layer, 'inChannels', inChannels);
     const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, inChannels));
-    this.weight = native.uniform(
-      [size(layer, 'outChannels', outChannels), ...kernel, inChannels],
-      -scale,
-      scale,
-      'float32',
-    );
+    this.weight = uniform(-scale, scale, [size(layer, 'outChannels', outChannels), ...kernel, inChannels]);
     if (given.bias ?? true) this.bias = zeros([outChannels]);
   }
 

@@ -3,7 +3,7 @@ import type { Dtype, MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { full } from '../generated/ops.js';
-import { normal as drawNormal } from '../generated/random.js';
+import { normal as drawNormal, uniform as drawUniform } from '../generated/random.js';
 import { array } from '../array/create.js';
 
 export type Initializer = (a: MxArray) => MxArray;
@@ -24,7 +24,7 @@ export const normal =
 export const uniform =
   (low = 0, high = 1, dtype: Dtype = 'float32'): Initializer =>
   (a) =>
-    native.uniform(a.shape, low, high, dtype);
+    drawUniform(low, high, a.shape, { dtype });
 
 /** The identity; square matrices only. */
 export const identity =
@@ -69,7 +69,7 @@ export const glorotUniform =
   (a: MxArray, gain = 1): MxArray => {
     const { fanIn, fanOut } = fans(a);
     const limit = gain * Math.sqrt(6 / (fanIn + fanOut));
-    return native.uniform(a.shape, -limit, limit, dtype);
+    return drawUniform(-limit, limit, a.shape, { dtype });
   };
 
 export type FanMode = 'fanIn' | 'fanOut';
@@ -95,7 +95,7 @@ export const heUniform =
   (dtype: Dtype = 'float32') =>
   (a: MxArray, mode: FanMode = 'fanIn', gain = 1): MxArray => {
     const limit = gain * Math.sqrt(3 / fan(a, mode));
-    return native.uniform(a.shape, -limit, limit, dtype);
+    return drawUniform(-limit, limit, a.shape, { dtype });
   };
 
 /** Normal numbers, of which each row loses the share `sparsity` to zeros at random places; matrices only. */

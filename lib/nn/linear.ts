@@ -2,6 +2,7 @@
 import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
 import * as native from '../generated/nn.js';
+import { uniform } from '../generated/random.js';
 import { size } from './check.js';
 import { Module } from './module.js';
 
@@ -28,8 +29,8 @@ export class Linear extends Module {
     super();
     const { bias = true } = known(options, ['bias'], 'nn.Linear');
     const scale = Math.sqrt(1 / size('nn.Linear', 'inputDims', inputDims));
-    this.weight = native.uniform([size('nn.Linear', 'outputDims', outputDims), inputDims], -scale, scale, 'float32');
-    if (bias) this.bias = native.uniform([outputDims], -scale, scale, 'float32');
+    this.weight = uniform(-scale, scale, [size('nn.Linear', 'outputDims', outputDims), inputDims]);
+    if (bias) this.bias = uniform(-scale, scale, [outputDims]);
   }
 
   override extraRepr(): string {
@@ -56,8 +57,8 @@ export class Bilinear extends Module {
       size('nn.Bilinear', 'input2Dims', input2Dims),
       input1Dims,
     ];
-    this.weight = native.uniform(shape, -scale, scale, 'float32');
-    if (bias) this.bias = native.uniform([outputDims], -scale, scale, 'float32');
+    this.weight = uniform(-scale, scale, shape);
+    if (bias) this.bias = uniform(-scale, scale, [outputDims]);
   }
 
   override extraRepr(): string {

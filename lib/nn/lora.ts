@@ -3,6 +3,7 @@ import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
 import * as native from '../generated/nn.js';
 import { zeros } from '../generated/ops.js';
+import { uniform } from '../generated/random.js';
 import { size } from './check.js';
 import { Dropout } from './dropout.js';
 import { Linear } from './linear.js';
@@ -37,7 +38,7 @@ export class LoRALinear extends Module {
     this.dropout = new Dropout(dropout);
     this.scale = scale;
     const bound = 1 / Math.sqrt(inputs);
-    this.loraA = native.uniform([size('nn.LoRALinear', 'rank', rank), inputs], -bound, bound, 'float32');
+    this.loraA = uniform(-bound, bound, [size('nn.LoRALinear', 'rank', rank), inputs]);
     this.loraB = zeros([outputs, rank]);
   }
 

@@ -4,7 +4,7 @@ import type { ArrayLike, MxArray } from '../array/core.js';
 import { guard, MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { dequantize, quantize as pack, zeros } from '../generated/ops.js';
-import { normal } from '../generated/random.js';
+import { normal, uniform } from '../generated/random.js';
 import { native as addon } from '../native.js';
 import { size } from './check.js';
 import { Embedding } from './embedding.js';
@@ -86,7 +86,7 @@ export class QuantizedLinear extends Packed {
     const scale = Math.sqrt(1 / size('nn.QuantizedLinear', 'inputDims', inputDims));
     const shape = [size('nn.QuantizedLinear', 'outputDims', outputDims), inputDims];
     if (bias) this.bias = zeros([outputDims]);
-    this.hold(native.uniform(shape, -scale, scale, 'float32'));
+    this.hold(uniform(-scale, scale, shape));
   }
 
   /** `linear` with its weight packed. */
@@ -154,7 +154,7 @@ export class QuantizedSwitchLinear extends Packed {
     const experts = size('nn.QuantizedSwitchLinear', 'numExperts', numExperts);
     const shape = [experts, size('nn.QuantizedSwitchLinear', 'outputDims', outputDims), inputDims];
     if (bias) this.bias = zeros([experts, outputDims]);
-    this.hold(native.uniform(shape, -scale, scale, 'float32'));
+    this.hold(uniform(-scale, scale, shape));
   }
 
   /** `linear` with its weights packed. */
@@ -204,7 +204,10 @@ export function quantize<M extends Module>(module: M, options?: QuantizeOptions)
     if (chosen === false || chosen === undefined) return child;
     const packed = packedLayer(child, chosen === true ? how : chosen);
     if (packed !== undefined) return packed;
-    throw new MlxError('ERR_MLX_ARGUMENT', `nn.quantize() has no packed layer for '${path}', a ${child.constructor.name}`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `nn.quantize() has no packed layer for '${path}', a ${child.constructor.name}`,
+    );
   };
   const walk = (branch: object, path: string): unknown => {
     const entries = membersOf(branch).map(([name, value]) => {

@@ -3,6 +3,7 @@ import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
 import * as native from '../generated/nn.js';
 import { add, stack, tanh } from '../generated/ops.js';
+import { uniform } from '../generated/random.js';
 import { size } from './check.js';
 import { Module } from './module.js';
 
@@ -18,7 +19,7 @@ export interface RNNOptions extends RecurrentOptions {
 
 function draw(hiddenSize: number, shape: readonly number[]): MxArray {
   const scale = 1 / Math.sqrt(hiddenSize);
-  return native.uniform(shape, -scale, scale, 'float32');
+  return uniform(-scale, scale, shape);
 }
 
 /** `h ← nonlinearity(x Wxhᵀ + h Whhᵀ + b)` (Elman 1990). */

@@ -4,6 +4,7 @@ import type { MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { expandDims, squeeze, zeros } from '../generated/ops.js';
+import { uniform } from '../generated/random.js';
 import { native as addon } from '../native.js';
 import { size } from './check.js';
 import type { LinearOptions } from './linear.js';
@@ -20,7 +21,7 @@ export class SwitchLinear extends Module {
     const scale = Math.sqrt(1 / size('nn.SwitchLinear', 'inputDims', inputDims));
     const experts = size('nn.SwitchLinear', 'numExperts', numExperts);
     const shape = [experts, size('nn.SwitchLinear', 'outputDims', outputDims), inputDims];
-    this.weight = native.uniform(shape, -scale, scale, 'float32');
+    this.weight = uniform(-scale, scale, shape);
     if (bias) this.bias = zeros([experts, outputDims]);
   }
 
@@ -67,6 +68,10 @@ export class SwitchGLU extends Module {
 
   #experts(x: MxArray, indices: MxArray, sorted: boolean): MxArray {
     const gate = this.gateProj.forward(x, indices, sorted);
-    return this.downProj.forward(native.swiglu(gate, this.upProj.forward(x, indices, sorted)), indices, sorted) as MxArray;
+    return this.downProj.forward(
+      native.swiglu(gate, this.upProj.forward(x, indices, sorted)),
+      indices,
+      sorted,
+    ) as MxArray;
   }
 }

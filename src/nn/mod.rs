@@ -37,8 +37,8 @@ pub use quantized::{QuantizedEmbedding, QuantizedLinear, quantized_embedding, qu
 pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
 pub use switch::{
-    ExpertLinear, QuantizedSwitchLinear, SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear,
-    switch_apply, switch_linear,
+    ExpertLinear, QuantizedSwitchLinear, SORTED_FROM, SortedTokens, SwitchGlu, SwitchLinear, expert_indices,
+    quantized_switch_linear, restore_tokens, switch_apply, switch_linear,
 };
 pub use upsample::{Interpolation, upsample};
 

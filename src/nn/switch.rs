@@ -6,7 +6,7 @@ use crate::mlx::ops::{self, Quantization, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
 /// From this many pairs of token and expert on tokens are sorted by expert, so that each expert's weights are read once.
-const SORTED_FROM: usize = 64;
+pub const SORTED_FROM: usize = 64;
 
 /// Expert indices as uint32 inside `0..experts`: see `Array::bounded`.
 pub fn expert_indices(indices: &Array, experts: i32) -> Result<Array> {
@@ -21,7 +21,7 @@ pub struct SortedTokens {
     /// uint32 `[N · k]`, ascending.
     pub indices: Array,
     /// The place of each pair of token and expert in that order, uint32 `[N · k]`.
-    places: Array,
+    pub places: Array,
     /// The shape of the indices before.
     shape: Vec<i32>,
 }
@@ -43,8 +43,13 @@ impl SortedTokens {
 
     /// `[N · k, 1, out]` in the order of the experts to `[.., k, out]` in that of the tokens.
     pub fn restore(&self, y: &Array) -> Result<Array> {
-        y.take(&self.places, 0)?.reshape(&[&self.shape[..], &[y.dim(-1)]].concat())
+        restore_tokens(y, &self.places, &self.shape)
     }
+}
+
+/// Rows `[N · k, 1, out]` in the order of `SortedTokens` to `[shape.., out]` in that of the tokens.
+pub fn restore_tokens(y: &Array, places: &Array, shape: &[i32]) -> Result<Array> {
+    y.take(places, 0)?.reshape(&[shape, &[y.dim(-1)]].concat())
 }
 
 /// Adds each expert's bias `[experts, out]` to its rows `[.., 1, out]`.

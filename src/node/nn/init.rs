@@ -3,15 +3,8 @@
 use napi_derive::napi;
 
 use super::{ArrayHandle, DtypeName, RandomKey, integers};
-use crate::mlx::random;
 use crate::nn::init;
 use crate::node::error as js;
-
-/// Uniformly distributed numbers in [low, high).
-#[napi(namespace = "nn", catch_unwind)]
-pub fn uniform(shape: Vec<f64>, low: f64, high: f64, dtype: DtypeName, key: RandomKey) -> js::Result<ArrayHandle> {
-    Ok(random::uniform(low as f32, high as f32, &integers("shape", &shape)?, dtype.parse()?, &key)?.into())
-}
 
 /// Normal numbers, of which each row loses a share to zeros at random places.
 #[napi(namespace = "nn", catch_unwind)]
