@@ -193,6 +193,7 @@ pub fn bernoulli(probability: f32, shape: &[i32], key: &Array) -> Result<Array> 
 pub fn bernoulli_array(probability: &Array, shape: &[i32], key: &Array) -> Result<Array> {
     check_key(key)?;
     element_count(shape)?;
+    check::float("random.bernoulli", "the probability", probability)?;
     check_parameter("bernoulli", "the probability", probability, shape)?;
     // SAFETY: the shape lives during the call.
     output(|result| unsafe {

@@ -222,7 +222,7 @@ pub(super) fn check_activations(op: &str, x: &Array, w: &Array, size: i32, trans
     Err(Error::Shape(format!("{op}: the last axis of {:?} is not the weight's inner size {inner}", x.shape())))
 }
 
-/// `x @ wᵀ` (with `transpose`) or `x @ w` for a packed `w`.
+/// `x @ wᵀ` (with `transpose`) or `x @ w` for a packed `w`; leading axes broadcast as in `matmul`.
 pub fn quantized_matmul(
     x: &Array,
     w: &Array,
@@ -236,6 +236,12 @@ pub fn quantized_matmul(
     if x.size() == 0 {
         let columns = if transpose { w.dim(-2) } else { size };
         return zeros(&[&x.shape()[..x.ndim() - 1], &[columns]].concat(), x.dtype());
+    }
+    if x.ndim() < w.ndim() && w.ndim() > 2 {
+        // MLX takes the first matrix of several.
+        let wide = [&vec![1; w.ndim() - x.ndim().max(2)], if x.ndim() == 1 { &[1][..] } else { &[] }, x.shape()].concat();
+        let product = quantized_matmul(&x.reshape(&wide)?, w, scales, biases, transpose, how)?;
+        return if x.ndim() == 1 { product.squeeze(&[-2]) } else { Ok(product) };
     }
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null biases mean none.
