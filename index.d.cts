@@ -140,10 +140,12 @@ export declare class NativeOptimizer {
   constructor(groups: object[])
   /** Which groups take a learning rate rather than make their own. */
   takeLearningRates(): Array<boolean>
-  /** Makes an unknown parameter known. */
+  /** Makes a parameter known, if it is not yet. */
   add(group: number, name: string, parameter: ArrayHandle): ParameterState
   /** Forgets all but the first parameters. */
   truncate(count: number): void
+  /** Refuses an array that does not fit a known parameter. */
+  checkParameter(index: number, parameter: ArrayHandle): void
   /** Refuses arrays that cannot be a parameter's state. */
   checkState(index: number, state: Array<ArrayHandle>): void
   /** The learning rates of the step after `taken` ones, by group. */
@@ -636,12 +638,6 @@ export interface MicroStepResult {
 export interface MultivariateNormalOptions {
   /** Without one, the next of the global state. */
   key: RandomKey
-}
-
-/** Named arrays of a file. */
-export interface NamedArrays {
-  names: Array<string>
-  arrays: Array<ArrayHandle>
 }
 
 /** A GRPO micro-batch. Lists per row have one number per completion token. */
@@ -1681,10 +1677,6 @@ export declare namespace optim {
   export function clipGradValue(gradients: Array<ArrayHandle>, clipValue: number): Array<ArrayHandle>
   /** The Euclidean norm over all elements of all arrays, a float32 scalar. */
   export function globalNorm(gradients: Array<ArrayHandle>): ArrayHandle
-  /** Reads all arrays of a `.safetensors` file. */
-  export function loadState(path: string): NamedArrays
-  /** Writes named arrays to a `.safetensors` file, which is either the old one or complete. */
-  export function saveState(path: string, names: Array<string>, state: Array<ArrayHandle>): void
   /** The learning rate of a schedule, in JSON, at a step counted from 0. */
   export function scheduleRate(schedule: object | number, step: number): number
 }

@@ -152,7 +152,8 @@ function conversion(type, name, likes, interfaces, where) {
     return { type: `readonly ArrayLike[]${orNull}`, value: orNull ? `optionalOperands(${name})` : `operands(${name})` };
   }
   if (inner === 'RandomKey') return { type: 'MxArray | null', value: `nextKey(${name})`, optional: true };
-  if (inner === 'DtypeName') return { type: `Dtype${orNull}`, value: name };
+  if (inner === 'DtypeName') return { type: `Dtype${orNull}`, value: `text(${name})` };
+  if (inner === 'string') return { type: `string${orNull}`, value: `text(${name})` };
   if (interfaces.has(inner)) {
     const { fields } = interfaces.get(inner);
     const keys = fields.map((field) => `'${field.name}'`).join(', ');
@@ -302,7 +303,6 @@ function emit(space, list, interfaces) {
       'alone',
       'beside',
       'known',
-      'list',
       'methods',
       'numberOrArray',
       'operand',
@@ -317,6 +317,7 @@ function emit(space, list, interfaces) {
     from('../array/core.js', ['wrap', 'wrapAll']) +
     from('../array/core.js', ['ArrayLike', 'Dtype', 'MxArray'], true) +
     from('../array/failure.js', ['failure']) +
+    from('../array/guards.js', ['list', 'text']) +
     from('../array/random-state.js', ['nextKey']) +
     `import { native as addon } from '../native.js';\n\n` +
     `const native = addon().${space};\n\n${all}`

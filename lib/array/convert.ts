@@ -6,6 +6,7 @@ import { rejectUnknownKeys } from '../options.js';
 import { handleOf, MxArray } from './core.js';
 import type { ArrayLike } from './core.js';
 import { array } from './create.js';
+import { list } from './guards.js';
 
 const core = native().core;
 
@@ -48,19 +49,6 @@ export function places(value: ArrayLike): ArrayHandle {
 
 export function placeLists(values: readonly ArrayLike[]): ArrayHandle[] {
   return arrayList(values).map(places);
-}
-
-/** More entries than any list of sizes, axes or arrays has: the addon makes room for all of them before it looks at them. */
-const longest = 2 ** 20;
-
-/** A list that is not absurdly long; anything else passes. */
-export function list<T>(values: T): T {
-  if (Array.isArray(values) && values.length > longest)
-    throw new MlxError(
-      'ERR_MLX_ARGUMENT',
-      `a list of ${values.length} entries is too long; at most ${longest} are taken`,
-    );
-  return values;
 }
 
 function arrayList<T>(values: readonly T[]): readonly T[] {

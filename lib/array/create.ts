@@ -3,6 +3,7 @@ import { native } from '../native.js';
 import type { ArrayHandle } from '../native-types.js';
 import { handleOf, MxArray, wrap } from './core.js';
 import type { ArrayLike, Complex, Dtype } from './core.js';
+import { list, text } from './guards.js';
 
 const core = native().core;
 
@@ -27,7 +28,7 @@ export function fromTyped(data: ArrayBufferView, shape: readonly number[], dtype
   if (!ArrayBuffer.isView(data))
     throw new MlxError('ERR_MLX_ARGUMENT', `a typed array was expected, not ${describe(data)}`);
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return wrap(guard(() => core.fromBytes(bytes, shape as number[], dtype) as ArrayHandle));
+  return wrap(guard(() => core.fromBytes(bytes, list(shape) as number[], text(dtype)) as ArrayHandle));
 }
 
 const describe = (value: unknown): string =>
@@ -170,7 +171,7 @@ function wide(values: readonly unknown[], shape: readonly number[], dtype: Dtype
 function convert(made: MxArray, dtype: Dtype | undefined): MxArray {
   if (dtype === undefined || made.dtype === dtype) return made;
   try {
-    return wrap(guard(() => native().ops.astype(handleOf(made), dtype) as ArrayHandle));
+    return wrap(guard(() => native().ops.astype(handleOf(made), text(dtype)) as ArrayHandle));
   } finally {
     made.dispose();
   }

@@ -3,7 +3,14 @@ import { MlxError, wrapNativeError } from '../errors.js';
 import { MxArray } from './core.js';
 
 const isNumber = (value: unknown): boolean => typeof value === 'number';
-const isNumbers = (value: unknown): boolean => Array.isArray(value) && value.every(isNumber);
+
+/** `every` passes over the holes of a list, however many they are. */
+function all(list: readonly unknown[], fits: (value: unknown) => boolean): boolean {
+  for (const value of list) if (!fits(value)) return false;
+  return true;
+}
+
+const isNumbers = (value: unknown): boolean => Array.isArray(value) && all(value, isNumber);
 const isArrayLike = (value: unknown): boolean =>
   ['number', 'boolean', 'bigint'].includes(typeof value) ||
   value instanceof MxArray ||
@@ -22,9 +29,9 @@ const kinds: Readonly<Record<string, readonly [string, (value: unknown) => boole
   'number|numbers': ['a number or a list of numbers', (value) => isNumber(value) || isNumbers(value)],
   lists: [
     'a number, a list of numbers or a list of such lists',
-    (value) => isNumber(value) || (Array.isArray(value) && value.every((entry) => isNumber(entry) || isNumbers(entry))),
+    (value) => isNumber(value) || (Array.isArray(value) && all(value, (entry) => isNumber(entry) || isNumbers(entry))),
   ],
-  'lists of numbers': ['a list of lists of numbers', (value) => Array.isArray(value) && value.every(isNumbers)],
+  'lists of numbers': ['a list of lists of numbers', (value) => Array.isArray(value) && all(value, isNumbers)],
   object: ['an object', (value) => typeof value === 'object'],
   string: ['text', (value) => typeof value === 'string'],
 };

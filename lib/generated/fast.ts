@@ -68,7 +68,7 @@ export function rope(x: ArrayLike, dims: number, options?: RopeOptions): MxArray
     const converted = { ...given, offset: optionalNumberOrArray(given.offset), freqs: optionalOperand(given.freqs) };
     return wrap(native.rope(operand(x), dims, converted));
   } catch (error) {
-    throw failure(error, 'fast.rope', 'x:array, dims:number, options:object?, options.traditional:boolean?, options.base:number?, options.scale:number?, options.offset:array?, options.freqs:array?', [x, dims, options]);
+    throw failure(error, 'fast.rope', 'x:array, dims:number, options:object?, options.traditional:boolean?, options.base:number?, options.scale:number?, options.offset:any?, options.freqs:array?', [x, dims, options]);
   }
 }
 

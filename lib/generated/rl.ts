@@ -69,7 +69,7 @@ export function computeImportanceRatios(inputs: RatioInputs, level?: 'token' | '
     const converted = { ...given, perTokenLogps: operand(given.perTokenLogps), oldPerTokenLogps: optionalOperand(given.oldPerTokenLogps), completionMask: operand(given.completionMask) };
     return wrap(native.computeImportanceRatios(converted, level));
   } catch (error) {
-    throw failure(error, 'rl.computeImportanceRatios', 'inputs:object?, inputs.perTokenLogps:array, inputs.oldPerTokenLogps:array?, inputs.completionMask:array, level:string?', [inputs, level]);
+    throw failure(error, 'rl.computeImportanceRatios', 'inputs:object?, inputs.perTokenLogps:array, inputs.oldPerTokenLogps:array?, inputs.completionMask:array, level:any?', [inputs, level]);
   }
 }
 

@@ -45,6 +45,13 @@ mod conversions {
 
     impl FromNapiValue for DtypeName {
         unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+            let mut kind = 0;
+            // SAFETY: a value of this environment, in the current scope.
+            unsafe { sys::napi_typeof(env, value, &mut kind) };
+            if kind != sys::ValueType::napi_string {
+                // napi's own message would hold all that an object has in it.
+                return Err(napi::Error::new(napi::Status::StringExpected, "a dtype is given by its name"));
+            }
             // SAFETY: as the caller promises.
             unsafe { String::from_napi_value(env, value) }.map(DtypeName)
         }

@@ -106,11 +106,11 @@ impl Array {
     /// end, and what then still lies outside moves to the nearest valid index. MLX itself reads and writes where an index points.
     pub fn bounded(&self, size: i32, length: i32) -> Result<Array> {
         integer("indices", "an index array", self)?;
-        if length > size || (size == 0 && self.size() > 0) {
-            return Err(Error::Shape(format!("indices: an axis of size {size} has no place for {length} elements")));
-        }
         if self.size() == 0 {
             return Ok(self.clone());
+        }
+        if length > size || size == 0 {
+            return Err(Error::Shape(format!("indices: an axis of size {size} has no place for {length} elements")));
         }
         let last = Array::scalar_of(f64::from(size - length), self.dtype())?;
         if self.dtype().is_unsigned() {

@@ -95,7 +95,7 @@ impl Array {
         if let Some((length, size)) = lengths.iter().zip(self.shape()).find(|&(&length, &size)| length < 0 || length > size) {
             return Err(Error::Shape(format!("gather: a slice of {length} does not fit an axis of size {size}")));
         }
-        let (list, index_shape) = self.index_list("gather", indices, axes, lengths)?;
+        let (list, index_shape, axes) = self.index_list("gather", indices, axes, lengths)?;
         let shape = [&index_shape, lengths].concat();
         if shape.contains(&0) {
             return super::zeros(&shape, self.dtype());
@@ -106,14 +106,14 @@ impl Array {
         })
     }
 
-    /// Bounded indices for slices of `lengths`, and the shape that they broadcast to.
+    /// Bounded indices for slices of `lengths`, the shape that they broadcast to, and their axes counted from the front.
     fn index_list<A: Borrow<Array>>(
         &self,
         op: &str,
         indices: &[A],
         axes: &[i32],
         lengths: &[i32],
-    ) -> Result<(ArrayVec, Vec<i32>)> {
+    ) -> Result<(ArrayVec, Vec<i32>, Vec<i32>)> {
         check::length(op, "index arrays", indices.len(), axes.len())?;
         let places = check::axes(op, axes, self.ndim())?;
         let mut shape = Vec::new();
@@ -122,7 +122,8 @@ impl Array {
             shape = check::broadcast(op, &shape, index.shape())?;
             bounded.push(index.bounded(self.shape()[place], lengths[place])?);
         }
-        Ok((ArrayVec::new(&bounded), shape))
+        let axes = places.into_iter().map(|place| place as i32).collect();
+        Ok((ArrayVec::new(&bounded), shape, axes))
     }
 
     /// A copy in which the elements where `mask` holds are, in row-major order, those of `source`. The mask has the shape of this
@@ -165,7 +166,7 @@ macro_rules! scatters {
                 if lengths.iter().zip(self.shape()).any(|(length, size)| length > size) {
                     return Err(Error::Shape(format!("{op}: slices {lengths:?} do not fit shape {:?}", self.shape())));
                 }
-                let (list, index_shape) = self.index_list(op, indices, axes, lengths)?;
+                let (list, index_shape, axes) = self.index_list(op, indices, axes, lengths)?;
                 if index_shape != given[..split] {
                     return Err(Error::Shape(format!(
                         "{op}: updates of shape {given:?} do not begin with the shape {index_shape:?} of the indices"

@@ -239,7 +239,7 @@ pub fn quantized_matmul(
     }
     if x.ndim() < w.ndim() && w.ndim() > 2 {
         // MLX takes the first matrix of several.
-        let wide = [&vec![1; w.ndim() - x.ndim().max(2)], if x.ndim() == 1 { &[1][..] } else { &[] }, x.shape()].concat();
+        let wide = [&vec![1; w.ndim() - x.ndim().max(2)][..], if x.ndim() == 1 { &[1][..] } else { &[][..] }, x.shape()].concat();
         let product = quantized_matmul(&x.reshape(&wide)?, w, scales, biases, transpose, how)?;
         return if x.ndim() == 1 { product.squeeze(&[-2]) } else { Ok(product) };
     }

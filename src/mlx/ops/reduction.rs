@@ -2,7 +2,7 @@
 
 use mlx_sys as sys;
 
-use super::check;
+use super::{check, zeros};
 use crate::mlx::array::output;
 use crate::mlx::{Array, Dtype, Result, stream};
 
@@ -74,6 +74,9 @@ macro_rules! arg_reductions {
             /// Of all elements in row-major order.
             pub fn $all(&self, keepdims: bool) -> Result<Array> {
                 check::not_empty(stringify!($axis), self)?;
+                if self.ndim() == 0 {
+                    return zeros(&[], Dtype::Uint32);
+                }
                 // SAFETY: valid handle.
                 output(|result| unsafe { sys::$raw_all(result, self.0, keepdims, stream::current()) })
             }

@@ -38,6 +38,16 @@ fn check_sizes(op: &str, shape: &[i32]) -> Result<()> {
     }
 }
 
+/// Arrays that a split may make: more are a mistake, and would cost gigabytes before anything is computed.
+const MOST_PARTS: i32 = 1 << 20;
+
+fn check_parts(op: &str, parts: i32) -> Result<()> {
+    if parts <= MOST_PARTS {
+        return Ok(());
+    }
+    Err(Error::Shape(format!("{op}: {parts} arrays are too many; at most {MOST_PARTS} are made at once")))
+}
+
 impl Array {
     /// One size may be -1: it takes what the others leave.
     pub fn reshape(&self, shape: &[i32]) -> Result<Array> {
@@ -149,6 +159,7 @@ impl Array {
     pub fn split(&self, parts: i32, axis: i32) -> Result<Vec<Array>> {
         let size = self.shape()[check::axis("split", axis, self.ndim())?];
         check::at_least("split", "the number of parts", parts, 1)?;
+        check_parts("split", parts)?;
         if size % parts != 0 {
             return Err(Error::Shape(format!("split: an axis of size {size} has no {parts} equal parts")));
         }
@@ -178,6 +189,7 @@ impl Array {
     /// The slices along an axis, without it.
     pub fn unstack(&self, axis: i32) -> Result<Vec<Array>> {
         let place = check::axis("unstack", axis, self.ndim())?;
+        check_parts("unstack", self.shape()[place])?;
         if self.shape()[place] == 0 {
             return Ok(Vec::new());
         }
