@@ -252,7 +252,7 @@ describe('reductions', () => {
   test('a running sum in another dtype', () => {
     const a = mx.array([100, 100], 'int8');
     expect(mx.cumsum(a, 0, { dtype: 'int32' }).toArray()).toEqual([100, 200]);
-    expect(mx.cumprod([true, true]).dtype).toBe('int32');
+    expect(mx.cumsum([true, true]).dtype).toBe('int32');
   });
 });
 

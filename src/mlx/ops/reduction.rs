@@ -156,6 +156,10 @@ impl Array {
             check::axes("softmax", axes, self.ndim())?;
             return if self.dtype().is_float() { Ok(self.clone()) } else { self.astype(Dtype::Float32) };
         }
+        if !self.dtype().is_float() && self.dtype() != Dtype::Complex64 {
+            // Over all axes MLX rounds the result back to the whole numbers' dtype.
+            return self.astype(Dtype::Float32)?.softmax_axes(axes, precise);
+        }
         // SAFETY: the axes live during the call.
         output(|result| unsafe { sys::mlx_softmax_axes(result, self.0, axes.as_ptr(), axes.len(), precise, stream::current()) })
     }
