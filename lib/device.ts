@@ -6,6 +6,8 @@
  * An operation runs on the device that was the default when it was called, whenever it is evaluated. The default belongs to the
  * thread: each worker has its own. Models, trainers and the key of random numbers stay on the device of the build.
  */
+import { describeValue } from './array/describe.js';
+import { mustBeFunction } from './array/guards.js';
 import { guard, MlxError, wrapNativeError } from './errors.js';
 import { native } from './native.js';
 
@@ -31,6 +33,7 @@ export function setDefaultDevice(device: DeviceName): DeviceName {
  * async one waits would run on that device too. In async code put it around the operations between two `await`.
  */
 export function withDevice<T>(device: DeviceName, body: () => T): T {
+  mustBeFunction(body, 'withDevice()');
   const old = setDefaultDevice(device);
   let result: T;
   try {
@@ -74,5 +77,5 @@ export async function synchronizeAsync(): Promise<void> {
 
 function named(device: DeviceName): DeviceName {
   if (device === 'cpu' || device === 'gpu') return device;
-  throw new MlxError('ERR_MLX_ARGUMENT', `a device is 'cpu' or 'gpu', not ${String(device)}`);
+  throw new MlxError('ERR_MLX_ARGUMENT', `a device is 'cpu' or 'gpu', not ${describeValue(device)}`);
 }

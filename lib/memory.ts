@@ -1,4 +1,5 @@
 /** What MLX holds, and how much it may. All sizes are bytes. */
+import { describeValue } from './array/describe.js';
 import { guard, MlxError } from './errors.js';
 import { native } from './native.js';
 import type { BuildInfo, MemoryStats } from './native-types.js';
@@ -49,5 +50,5 @@ export function setWiredLimit(bytes: number): number {
 
 function checked(bytes: number, where: string): number {
   if (typeof bytes === 'number' && bytes >= 0 && bytes <= Number.MAX_SAFE_INTEGER) return Math.floor(bytes);
-  throw new MlxError('ERR_MLX_ARGUMENT', `${where} takes a number of bytes of at least 0, not ${String(bytes)}`);
+  throw new MlxError('ERR_MLX_ARGUMENT', `${where} takes a number of bytes of at least 0, not ${describeValue(bytes)}`);
 }

@@ -7,6 +7,7 @@
 import { handleOf, MxArray, wrap, wrapAll } from './array/core.js';
 import type { ArrayLike } from './array/core.js';
 import { array } from './array/create.js';
+import { arrayList, mustBeFunction } from './array/guards.js';
 import { randomState, setRandomState } from './array/random-state.js';
 import { exempt, isExempt, Scope } from './array/scope.js';
 import { MlxError, wrapNativeError } from './errors.js';
@@ -106,10 +107,6 @@ function positionsOf(argnums: Argnums, where: string): Positions {
     );
   }
   return { positions, single: typeof argnums === 'number' };
-}
-
-function mustBeFunction(fn: unknown, where: string): void {
-  if (typeof fn !== 'function') throw new MlxError('ERR_MLX_ARGUMENT', `${where} takes a function, not ${typeof fn}`);
 }
 
 /** The trees with the traced arrays in the places of their own. */
@@ -218,7 +215,7 @@ export function grad<A extends readonly unknown[]>(
 }
 
 const handlesOf = (values: readonly ArrayLike[]): ArrayHandle[] =>
-  values.map((value) => handleOf(value instanceof MxArray ? value : array(value)));
+  arrayList(values).map((value) => handleOf(value instanceof MxArray ? value : array(value)));
 
 /** A function of arrays that returns an array or a list of them. */
 export type ListFunction = (...primals: MxArray[]) => MxArray | readonly MxArray[];

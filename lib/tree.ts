@@ -1,5 +1,7 @@
 /** Trees: arrays in lists, Maps and plain objects, as functions take and return them. */
 import { MxArray } from './array/core.js';
+import { describeValue } from './array/describe.js';
+import { list, mustBeFunction } from './array/guards.js';
 import { MlxError } from './errors.js';
 
 /** Objects of a class that count as trees by their own enumerable properties: modules, optimizers' states. */
@@ -14,7 +16,8 @@ export type MapTree<T, R> = T extends MxArray ? R : T extends object ? { [K in k
 /** True for what is walked into: lists, Maps, plain objects and objects that carry `treeSymbol`. */
 export function isBranch(value: unknown): value is object {
   if (typeof value !== 'object' || value === null || value instanceof MxArray) return false;
-  if (Array.isArray(value) || value instanceof Map || treeSymbol in value) return true;
+  if (Array.isArray(value)) return Array.isArray(list(value));
+  if (value instanceof Map || treeSymbol in value) return true;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
 }
@@ -52,6 +55,7 @@ export const treeLeaves = (tree: Tree): MxArray[] => treeFlatten(tree).map(([, a
 
 /** A tree of the same form with every array replaced; what is no array stays. Objects become plain ones. */
 export function treeMap<T, R>(replace: (array: MxArray, path: string) => R, tree: T): MapTree<T, R> {
+  mustBeFunction(replace, 'treeMap()');
   const walk = (value: unknown, path: string): unknown => {
     if (value instanceof MxArray) return replace(value, path);
     if (!isBranch(value)) return value;
@@ -64,10 +68,22 @@ export function treeMap<T, R>(replace: (array: MxArray, path: string) => R, tree
   return walk(tree, '') as MapTree<T, R>;
 }
 
+const notPairs = (what: string): MlxError =>
+  new MlxError('ERR_MLX_ARGUMENT', `treeUnflatten takes pairs [path, array], not ${what}`);
+
+function* pairsOf(entries: Iterable<readonly [string, MxArray]>): Generator<readonly [string, MxArray]> {
+  if (typeof entries !== 'object' || entries === null || !(Symbol.iterator in entries))
+    throw notPairs(describeValue(entries));
+  for (const entry of entries) {
+    if (!Array.isArray(entry) || typeof entry[0] !== 'string') throw notPairs(`one with ${describeValue(entry)}`);
+    yield entry as readonly [string, MxArray];
+  }
+}
+
 /** Objects nested by the dots of the paths; a level of the names 0, 1, … becomes a list. The inverse of `treeFlatten`. */
 export function treeUnflatten(entries: Iterable<readonly [string, MxArray]>): Tree {
   const root = new Map<string, unknown>();
-  for (const [path, array] of entries) {
+  for (const [path, array] of pairsOf(entries)) {
     const names = path.split('.');
     let branch = root;
     for (const name of names.slice(0, -1)) {

@@ -50,7 +50,8 @@ export const samples = (of: readonly Dtype[], min = 0, max = 4): fc.Arbitrary<Sa
   fc.tuple(shapes(min, max), dtypes(of)).chain(([shape, dtype]) => sample(shape, dtype));
 
 /** Any axis, from the front or from the end. */
-export const axisOf = (ndim: number): fc.Arbitrary<number> => fc.integer({ min: -Math.max(ndim, 1), max: Math.max(ndim, 1) - 1 });
+export const axisOf = (ndim: number): fc.Arbitrary<number> =>
+  fc.integer({ min: -Math.max(ndim, 1), max: Math.max(ndim, 1) - 1 });
 
 /** Some axes, each once; null for all. */
 export function axesOf(ndim: number): fc.Arbitrary<{ given: number | number[] | null; axes: number[] }> {

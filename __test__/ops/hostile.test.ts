@@ -30,7 +30,7 @@ async function hostileCalls(seed: number): Promise<Summary> {
   let errors = '';
   child.stdout.on('data', (chunk) => (output += String(chunk)));
   child.stderr.on('data', (chunk) => (errors += String(chunk)));
-  const running = (): string => readFileSync(note, 'utf8');
+  const running = (): string => readFileSync(note, 'utf8').split('\n', 1)[0]!;
   let hung: string | undefined;
   const watch = setInterval(() => {
     if (Date.now() - statSync(note).mtimeMs < patience) return;

@@ -4,7 +4,10 @@ import type { MlxError, MxArray } from '../../lib/index.ts';
 import { thrown } from '../helpers/thrown.ts';
 import { expectSame, toPlain } from './arbitrary.ts';
 
-const vector = (data: readonly number[]): { shape: number[]; data: readonly number[] } => ({ shape: [data.length], data });
+const vector = (data: readonly number[]): { shape: number[]; data: readonly number[] } => ({
+  shape: [data.length],
+  data,
+});
 const code = (call: () => unknown): unknown => (thrown(call) as MlxError).code;
 const message = (call: () => unknown): string => thrown(call).message;
 
@@ -133,7 +136,10 @@ describe('new arrays', () => {
   });
 
   test('coordinates', () => {
-    const [x, y] = mx.meshgrid([[1, 2, 3], [10, 20]]) as [MxArray, MxArray];
+    const [x, y] = mx.meshgrid([
+      [1, 2, 3],
+      [10, 20],
+    ]) as [MxArray, MxArray];
     expect(x.toArray()).toEqual([
       [1, 2, 3],
       [1, 2, 3],
@@ -142,7 +148,17 @@ describe('new arrays', () => {
       [10, 10, 10],
       [20, 20, 20],
     ]);
-    expect(mx.meshgrid([[1, 2, 3], [10, 20]], { indexing: 'ij', sparse: true }).map((a) => a.shape)).toEqual([
+    expect(
+      mx
+        .meshgrid(
+          [
+            [1, 2, 3],
+            [10, 20],
+          ],
+          { indexing: 'ij', sparse: true },
+        )
+        .map((a) => a.shape),
+    ).toEqual([
       [3, 1],
       [1, 2],
     ]);
@@ -152,7 +168,9 @@ describe('new arrays', () => {
 
 describe('views', () => {
   test('at least so many axes', () => {
-    expect([0, 1, 2].map((ndim) => mx.atleast1d(mx.ones(Array.from({ length: ndim }, () => 2))).ndim)).toEqual([1, 1, 2]);
+    expect([0, 1, 2].map((ndim) => mx.atleast1d(mx.ones(Array.from({ length: ndim }, () => 2))).ndim)).toEqual([
+      1, 1, 2,
+    ]);
     expect(mx.atleast2d([1, 2]).shape).toEqual([1, 2]);
     expect(mx.atleast3d([[1, 2]]).shape).toEqual([1, 2, 1]);
   });

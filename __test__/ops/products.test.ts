@@ -4,14 +4,20 @@ import type { MxArray } from '../../lib/index.ts';
 import { codeOf, expectNear, expectNumbers } from '../helpers/arrays.ts';
 
 const noise = (shape: number[], seed: number): MxArray => mx.random.normal(shape, { key: mx.random.key(seed) });
-const a = mx.array([
-  [1, 2],
-  [3, 4],
-], 'float32');
-const b = mx.array([
-  [5, 6],
-  [7, 8],
-], 'float32');
+const a = mx.array(
+  [
+    [1, 2],
+    [3, 4],
+  ],
+  'float32',
+);
+const b = mx.array(
+  [
+    [5, 6],
+    [7, 8],
+  ],
+  'float32',
+);
 
 test('addmm weighs the product and what is added', () => {
   expectNumbers(mx.addmm(mx.array([1, 10], 'float32'), a, b), [20, 32, 44, 60]);

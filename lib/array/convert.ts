@@ -6,7 +6,7 @@ import { rejectUnknownKeys } from '../options.js';
 import { handleOf, MxArray } from './core.js';
 import type { ArrayLike } from './core.js';
 import { array } from './create.js';
-import { list } from './guards.js';
+import { arrayList } from './guards.js';
 
 const core = native().core;
 
@@ -49,11 +49,6 @@ export function places(value: ArrayLike): ArrayHandle {
 
 export function placeLists(values: readonly ArrayLike[]): ArrayHandle[] {
   return arrayList(values).map(places);
-}
-
-function arrayList<T>(values: readonly T[]): readonly T[] {
-  if (!Array.isArray(values)) throw new MlxError('ERR_MLX_ARGUMENT', 'a list of arrays was expected');
-  return list(values);
 }
 
 export function operands(values: readonly ArrayLike[]): ArrayHandle[] {

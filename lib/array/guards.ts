@@ -19,3 +19,13 @@ export function text<T extends string | null | undefined>(value: T): T {
   if (typeof value === 'string' || value === undefined || value === null) return value;
   throw new MlxError('ERR_MLX_ARGUMENT', 'text was expected');
 }
+
+/** The entries of what must be a list of arrays. */
+export function arrayList<T>(values: readonly T[]): readonly T[] {
+  if (!Array.isArray(values)) throw new MlxError('ERR_MLX_ARGUMENT', 'a list of arrays was expected');
+  return list(values);
+}
+
+export function mustBeFunction(fn: unknown, where: string): void {
+  if (typeof fn !== 'function') throw new MlxError('ERR_MLX_ARGUMENT', `${where} takes a function, not ${typeof fn}`);
+}

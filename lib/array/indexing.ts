@@ -6,6 +6,7 @@ import { handleOf, MxArray, wrap } from './core.js';
 import type { ArrayLike, NestedArray, TypedArray } from './core.js';
 import { operand } from './convert.js';
 import { array } from './create.js';
+import { describeValue } from './describe.js';
 
 const core = native().core;
 
@@ -45,7 +46,7 @@ function encode(indices: readonly ArrayIndex[]): { codes: number[]; arrays: Arra
     } else {
       throw new MlxError(
         'ERR_MLX_ARGUMENT',
-        `an index is a number, a slice such as '1:3', null, '...', or whole numbers in an array or list, not ${typeof index === 'object' ? 'an object' : String(index)}`,
+        `an index is a number, a slice such as '1:3', null, '...', or whole numbers in an array or list, not ${describeValue(index)}`,
       );
     }
   }
@@ -124,7 +125,7 @@ export function indexUpdate(
   if (!Array.isArray(indices))
     throw new MlxError(
       'ERR_MLX_ARGUMENT',
-      `indexUpdate takes its indices as a list, such as [0, '1:3'], not ${String(indices)}`,
+      `indexUpdate takes its indices as a list, such as [0, '1:3'], not ${describeValue(indices)}`,
     );
   const { codes, arrays, made } = encode(indices);
   try {

@@ -2,6 +2,7 @@ import { guard, MlxError } from '../errors.js';
 import { native } from '../native.js';
 import type { ArrayHandle } from '../native-types.js';
 import { handleOf, MxArray } from './core.js';
+import { describeValue } from './describe.js';
 
 const random = native().random;
 const core = native().core;
@@ -14,7 +15,7 @@ const fresh = (from: number): ArrayHandle => random.key(from) as ArrayHandle;
 /** Starts the global random numbers anew: the same seed gives the same numbers. Without a call the seed is the clock. */
 export function seed(value: number): void {
   if (!Number.isSafeInteger(value) || value < 0)
-    throw new MlxError('ERR_MLX_ARGUMENT', `a seed is a whole number of at least 0, not ${value}`);
+    throw new MlxError('ERR_MLX_ARGUMENT', `a seed is a whole number of at least 0, not ${describeValue(value)}`);
   setRandomState(fresh(value));
 }
 

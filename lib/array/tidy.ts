@@ -1,5 +1,6 @@
 /** Freeing arrays without naming them. */
 import { MxArray } from './core.js';
+import { list, mustBeFunction } from './guards.js';
 import { exempt, Scope } from './scope.js';
 
 const nobody: ReadonlySet<MxArray> = new Set();
@@ -20,6 +21,7 @@ const nobody: ReadonlySet<MxArray> = new Set();
  * const loss = mx.tidy(() => model.forward(x).subtract(y).square().mean().eval());
  */
 export function tidy<T>(body: () => T): T {
+  mustBeFunction(body, 'tidy()');
   const scope = new Scope();
   let result: T;
   try {
@@ -78,7 +80,7 @@ function arraysIn(value: unknown): ReadonlySet<MxArray> {
     }
     seen.add(next);
     if (next instanceof Map) for (const [key, child] of next) rest.push(key, child);
-    else if (next instanceof Set || Array.isArray(next)) for (const child of next) rest.push(child);
+    else if (next instanceof Set || Array.isArray(next)) for (const child of list(next)) rest.push(child);
     else for (const child of Object.values(next)) rest.push(child);
   }
   return arrays;

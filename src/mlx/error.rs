@@ -80,6 +80,8 @@ impl Error {
             Error::Argument(format!("{text}: the matrix is singular, or has elements that are NaN or infinite"))
         } else if has(&["dtype", "type promotion", "floating point type", "integral type", "integer type"])
             || has(&[
+                "must be a float type",
+                "unsupported type",
                 "not supported for",
                 "type not supported",
                 "given type",
@@ -89,7 +91,19 @@ impl Error {
             ])
         {
             Error::Dtype(text.to_string())
-        } else if has(&["shape", "dimension", "axis", "axes", "broadcast", "size", "ndim", "indices", "index"]) {
+        } else if has(&[
+            "shape",
+            "dimension",
+            "axis",
+            "axes",
+            "broadcast",
+            "size",
+            "ndim",
+            "indices",
+            "index",
+            "empty",
+            "at least 1d",
+        ]) {
             Error::Shape(text.to_string())
         } else {
             Error::Internal(text.to_string())
