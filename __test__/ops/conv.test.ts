@@ -29,7 +29,7 @@ function* indices(shape: readonly number[]): Generator<number[]> {
         rest = (rest - index) / length;
         return index;
       })
-      .reverse();
+      .toReversed();
   }
 }
 

@@ -15,7 +15,7 @@ use crate::runtime::{self, Job, Poll, panic_error};
 pub type Slice<T> = Option<T>;
 
 struct Sliced<W, S> {
-    work: W,
+    work: Option<W>,
     settle: Option<S>,
 }
 
@@ -25,10 +25,13 @@ where
     S: FnOnce(Result<T>) + Send,
 {
     fn step(&mut self) -> Poll {
-        let outcome = catch_unwind(AssertUnwindSafe(&mut self.work)).unwrap_or_else(|panic| Err(panic_error(panic)));
+        let Some(work) = &mut self.work else { return Poll::Done };
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_error(panic)));
         match outcome.transpose() {
             None => Poll::Again,
             Some(result) => {
+                // What the work holds (a half-written file) is gone when the promise settles.
+                self.work = None;
                 if let Some(settle) = self.settle.take() {
                     settle(result);
                 }
@@ -56,7 +59,7 @@ where
             Err(error) => Err(rejection(&env, &error)),
         }));
     };
-    runtime::spawn(Sliced { work, settle: Some(settle) });
+    runtime::spawn(Sliced { work: Some(work), settle: Some(settle) });
     Ok(promise)
 }
 
