@@ -1,5 +1,7 @@
 /**
- * The functions of Python's `mlx.core`, under its names in camelCase: `mx.add(a, b)` is `a.add(b)`.
+ * The functions of Python's `mlx.core`, under its names in camelCase and with the same numbers: `mx.add(a, b)` is `a.add(b)`.
+ *
+ * Where an array is expected, numbers, lists and typed arrays will do. Operations are lazy: `mx.eval`, or reading values, runs them.
  *
  * @module mx
  */

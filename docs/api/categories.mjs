@@ -14,11 +14,7 @@ const activations = 'Activations';
 const categories = [
   ['lib/errors.ts', 'Errors and interruption'],
   ['lib/interrupt.ts', 'Errors and interruption'],
-  ['lib/array/random-state.ts', 'Random numbers'],
-  ['lib/random.ts', 'Namespaces'],
-  ['lib/linalg.ts', 'Namespaces'],
-  ['lib/fft.ts', 'Namespaces'],
-  ['lib/fast.ts', 'Namespaces'],
+  ['lib/array/random-state.ts', 'Functions'],
   ['lib/nn/activations', activations],
   ['lib/generated/nn.ts', activations],
   ['lib/nn/attention', 'Transformers'],
@@ -32,8 +28,6 @@ const categories = [
   ['lib/nn/value-and-grad', 'Modules'],
   ['lib/nn/checkpoint', 'Modules'],
   ['lib/nn/weights', 'Modules'],
-  ['lib/nn/losses', 'Namespaces'],
-  ['lib/nn/init', 'Namespaces'],
   ['lib/nn/', 'Layers'],
   ['lib/optim/clip', 'Gradient clipping'],
   ['lib/optim/schedules', 'Schedules'],
@@ -52,6 +46,7 @@ const categories = [
   ['lib/io.ts', 'Files'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
+  ['lib/generated/', 'Options and results'],
   ['trainers/rewards', 'Rewards'],
   ['trainers/loggers', 'Loggers'],
   ['trainers/', 'Trainers'],
@@ -69,9 +64,16 @@ const addonCategories = new Map([
 
 /** Families whose file has another name than the category. */
 const families = {
+  conv: 'Convolution',
+  matrix: 'Matrix products',
+  quantized: 'Quantization',
+  slice: 'Indexing',
   create: created,
   index: 'Indexing',
-  random: 'Random numbers',
+  fast: 'Functions',
+  fft: 'Functions',
+  linalg: 'Functions',
+  random: 'Functions',
   reduction: 'Reductions',
   sort: 'Sorting',
 };
@@ -107,6 +109,7 @@ export function load(app) {
   const familyOf = new Map(operations());
 
   const categoryOf = (reflection, project) => {
+    if (reflection.kind === ReflectionKind.Namespace && reflection.parent !== project) return 'Namespaces';
     // Functions of `mx` that are activations too.
     if (reflection.parent.name === 'nn' && reflection.isReference()) return activations;
     const target = reflection.isReference() ? reflection.getTargetReflectionDeep() : reflection;

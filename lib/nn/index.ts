@@ -1,6 +1,8 @@
 /**
  * The layers of Python's `mlx.nn`, under its names in camelCase: equal weights give equal numbers.
  *
+ * A model is a class that extends `Module`; `nn.valueAndGrad` gives the gradients that an optimizer of `optim` takes.
+ *
  * @module nn
  */
 export * from './activations.js';

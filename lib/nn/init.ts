@@ -1,4 +1,8 @@
-/** Functions that make initial weights: each takes an array and returns another of its shape. As Python's `mlx.nn.init`. */
+/**
+ * Functions that make initial weights: each takes an array and returns another of its shape. As Python's `mlx.nn.init`.
+ *
+ * @module init
+ */
 import type { Dtype, MxArray } from '../array/core.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';

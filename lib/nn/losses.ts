@@ -1,4 +1,8 @@
-/** The losses of Python's `mlx.nn.losses`: the same names, defaults and numbers. */
+/**
+ * The losses of Python's `mlx.nn.losses`: the same names, defaults and numbers.
+ *
+ * @module losses
+ */
 import type { ArrayLike, MxArray } from '../array/core.js';
 import { known } from '../array/convert.js';
 import * as native from '../generated/nn.js';

@@ -1,4 +1,8 @@
-/** Learning-rate schedules of `mlx.optimizers` and of transformers. */
+/**
+ * Learning-rate schedules of `mlx.optimizers` and of transformers.
+ *
+ * @module schedules
+ */
 import { guard, MlxError } from '../errors.js';
 import { native } from '../native.js';
 import { rejectUnknownKeys } from '../options.js';
