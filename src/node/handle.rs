@@ -235,8 +235,11 @@ impl Operand {
 /// The last numbers beside arrays: programs repeat their constants, and an array costs more than the operation on it.
 const CONSTANTS: usize = 64;
 
+/// The bits of a number, the dtype beside it, and the array.
+type Constant = (u64, Dtype, Rc<Array>);
+
 thread_local! {
-    static RECENT: RefCell<[Option<(u64, Dtype, Rc<Array>)>; CONSTANTS]> = const { RefCell::new([const { None }; CONSTANTS]) };
+    static RECENT: RefCell<[Option<Constant>; CONSTANTS]> = const { RefCell::new([const { None }; CONSTANTS]) };
 }
 
 /// `weak_scalar`, kept for the next time.

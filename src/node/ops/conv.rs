@@ -1,5 +1,8 @@
 //! Convolutions: inputs `[N, .., C_in]`, weights `[C_out, .., C_in / groups]`, with one to three spatial axes between.
 
+// napi does not look behind an alias when it writes the declarations.
+#![allow(clippy::type_complexity)]
+
 use napi::bindgen_prelude::Either;
 use napi_derive::napi;
 
