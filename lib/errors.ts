@@ -15,6 +15,12 @@ export type MlxErrorCode =
   | 'ERR_MLX_ADDON'
   | 'ERR_MLX_REWARD'
   | 'ERR_MLX_CHECKPOINT'
+  | 'ERR_MLX_HUB_NOT_FOUND'
+  | 'ERR_MLX_HUB_ACCESS'
+  | 'ERR_MLX_HUB_NETWORK'
+  | 'ERR_MLX_HUB_OFFLINE'
+  | 'ERR_MLX_HUB_HASH'
+  | 'ERR_MLX_HUB_DISK'
   | (string & {});
 
 const marker = Symbol.for('mlx-node.MlxError');

@@ -4,6 +4,7 @@
  * @module mlx-node
  * @document ../docs/install.md
  * @document ../docs/arrays.md
+ * @document ../docs/hub.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
@@ -12,7 +13,25 @@
 export { MlxError } from './errors.js';
 export type { MlxErrorCode } from './errors.js';
 export { createModel, LanguageModel, loadModel, Qwen2Model, Qwen3Model } from './model.js';
-export type { Completion, Dtype, GenerateBatchOptions, GenerateBatchResult, LoadOptions, Prompt } from './model.js';
+export type {
+  Completion,
+  Dtype,
+  GenerateBatchOptions,
+  GenerateBatchResult,
+  LoadOptions,
+  LoadProgress,
+  Prompt,
+} from './model.js';
+export { findCached, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
+export type {
+  CachedRepo,
+  CachedRevision,
+  CacheInfo,
+  DownloadProgress,
+  HubOptions,
+  Removal,
+  SnapshotDownloadOptions,
+} from './hub/index.js';
 export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
 export type { GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';

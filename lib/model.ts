@@ -1,11 +1,16 @@
 import { existsSync } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { operand } from './array/convert.js';
 import { wrap } from './array/core.js';
 import type { ArrayLike, MxArray } from './array/core.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, writeFolder } from './files.js';
+import { isRepoId } from './hub/repo.js';
+import { resolveModel } from './hub/resolve.js';
+import type { DownloadProgress } from './hub/progress.js';
+import { hubKeys } from './hub/snapshot.js';
+import type { HubOptions } from './hub/snapshot.js';
 import { native } from './native.js';
 import type { BatchProgress, FinishReason, LoraOptions, NativeModel } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
@@ -22,13 +27,25 @@ export type Prompt = string | readonly Message[] | readonly number[];
 
 export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'float16';
 
-export interface LoadOptions {
+/** How far loading is: first bytes that come from the hub, where any do, then bytes read from the disk. */
+export interface LoadProgress {
+  phase: 'download' | 'load';
+  /** Bytes so far and in all, of this phase. */
+  loaded: number;
+  total: number;
+  /** While downloading: the file that moved. */
+  file?: string;
+  /** While downloading. */
+  bytesPerSecond?: number;
+}
+
+/** The options of {@link HubOptions} matter for models of the hub only. */
+export interface LoadOptions extends HubOptions {
   /** 'auto' (default): bfloat16 on a GPU, float32 on CPU, where half-precision products are slow. */
   dtype?: Dtype;
-  /** Folder of a PEFT LoRA adapter to put on top. */
+  /** A PEFT LoRA adapter to put on top: a folder, or its name on the hub. */
   adapter?: string;
-  /** Bytes read so far and in all. */
-  onProgress?: (progress: { loaded: number; total: number }) => void;
+  onProgress?: (progress: LoadProgress) => void;
   signal?: AbortSignal;
 }
 
@@ -60,13 +77,16 @@ export class LanguageModel {
   readonly #tokenizer: Tokenizer | null;
   /** Folder the weights were read from. */
   readonly path: string;
+  /** Name on the hub, when it was loaded by that. */
+  readonly repoId: string | undefined;
   #hasAdapter = false;
 
   /** @internal */
-  constructor(handle: NativeModel, tokenizer: Tokenizer | null, path: string) {
+  constructor(handle: NativeModel, tokenizer: Tokenizer | null, path: string, repoId?: string) {
     this.#native = handle;
     this.#tokenizer = tokenizer;
     this.path = path;
+    this.repoId = repoId;
   }
 
   /** @internal The native model; throws ERR_MLX_DISPOSED after `dispose()`. */
@@ -74,7 +94,7 @@ export class LanguageModel {
     if (this.#native === null) {
       throw new MlxError(
         'ERR_MLX_DISPOSED',
-        `this ${this.constructor.name} has been disposed; load it again with loadModel('${this.path}')`,
+        `this ${this.constructor.name} has been disposed; load it again with loadModel('${this.repoId ?? this.path}')`,
       );
     }
     return this.#native;
@@ -266,7 +286,7 @@ export class LanguageModel {
   }
 
   async #writeAdapter(dir: string): Promise<void> {
-    await this.handle.saveAdapter(dir, resolve(this.path));
+    await this.handle.saveAdapter(dir, this.repoId ?? resolve(this.path));
     await copyTokenizerFiles(this.path, dir);
   }
 
@@ -288,10 +308,10 @@ export class Qwen3Model extends LanguageModel {}
 const modelClasses: Record<string, typeof LanguageModel> = { qwen2: Qwen2Model, qwen3: Qwen3Model };
 
 /** The class of the model's type, with the folder's tokenizer where it has one. */
-async function withTokenizer(handle: NativeModel, path: string): Promise<LanguageModel> {
+async function withTokenizer(handle: NativeModel, path: string, repoId?: string): Promise<LanguageModel> {
   try {
     const tokenizer = existsSync(join(path, 'tokenizer.json')) ? await Tokenizer.load(path) : null;
-    return new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path);
+    return new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path, repoId);
   } catch (error) {
     handle.dispose();
     throw error;
@@ -306,7 +326,7 @@ export async function loadNativeModel(path: string, options: LoadOptions): Promi
       path,
       { dtype: options.dtype ?? 'auto' },
       cancel,
-      onProgress === undefined ? undefined : (loaded, total) => onProgress({ loaded, total }),
+      onProgress === undefined ? undefined : (loaded, total) => onProgress({ phase: 'load', loaded, total }),
     ),
   );
 }
@@ -328,39 +348,46 @@ export async function createModel(
 }
 
 /**
- * Loads a checkpoint folder in the Hugging Face layout: config.json, safetensors weights and, unless only token ids will be used,
- * tokenizer.json.
+ * Loads a checkpoint in the Hugging Face layout: config.json, safetensors weights and, unless only token ids will be used,
+ * tokenizer.json. `pathOrId` is a folder, or the name of a model on the hub, which is taken from the cache that Python's tools use
+ * too, and downloaded into it where that is needed and allowed.
  *
  * @example
- * using model = await loadModel('./Qwen3-0.6B');            // Node 24; on Node 20 and 22 call model.dispose() when done
+ * using model = await loadModel('Qwen/Qwen3-0.6B');         // Node 24; on Node 20 and 22 call model.dispose() when done
  * const { text } = await model.generate('Hello!');
  */
-export async function loadModel(path: string, options: LoadOptions = {}): Promise<Qwen2Model | Qwen3Model> {
-  rejectUnknownKeys(options, ['dtype', 'adapter', 'onProgress', 'signal'], 'loadModel()');
-  options.signal?.throwIfAborted();
-  const folder = await stat(path).catch(() => null);
-  if (folder === null || !folder.isDirectory()) {
-    throw new MlxError(
-      'ERR_MLX_LOAD',
-      `${path}: there is no such folder. loadModel() takes a local folder with config.json and *.safetensors.`,
-    );
-  }
+export async function loadModel(pathOrId: string, options: LoadOptions = {}): Promise<Qwen2Model | Qwen3Model> {
+  rejectUnknownKeys(options, ['dtype', 'adapter', 'onProgress', 'signal', ...hubKeys], 'loadModel()');
+  const { onProgress, signal } = options;
+  signal?.throwIfAborted();
+  const hub = {
+    ...Object.fromEntries(hubKeys.map((key) => [key, options[key]])),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined
+      ? {}
+      : { onProgress: (progress: DownloadProgress) => onProgress({ phase: 'download', ...progress }) }),
+  };
+  const { path, repoId } = await resolveModel(pathOrId, hub);
   if (!existsSync(join(path, 'config.json'))) {
     throw new MlxError(
       'ERR_MLX_LOAD',
       existsSync(join(path, 'adapter_config.json'))
-        ? `${path}: this is an adapter; load its base model with loadModel(base, { adapter: '${path}' })`
-        : `${path}: there is no config.json, so this is not a Hugging Face checkpoint folder`,
+        ? `${pathOrId}: this is an adapter; load its base model with loadModel(base, { adapter: '${pathOrId}' })`
+        : `${pathOrId}: there is no config.json, so this is not a Hugging Face checkpoint folder`,
     );
   }
-  const { adapter } = options;
+  // The revision is the model's own.
+  const adapter =
+    options.adapter !== undefined && isRepoId(options.adapter)
+      ? (await resolveModel(options.adapter, { ...hub, revision: 'main' })).path
+      : options.adapter;
   if (adapter !== undefined && !existsSync(join(adapter, 'adapter_config.json'))) {
     throw new MlxError(
       'ERR_MLX_LOAD',
-      `${adapter}: there is no adapter_config.json, so this is not a PEFT adapter folder`,
+      `${options.adapter}: there is no adapter_config.json, so this is not a PEFT adapter folder`,
     );
   }
-  const model = await withTokenizer(await loadNativeModel(path, options), path);
+  const model = await withTokenizer(await loadNativeModel(path, options), path, repoId);
   if (adapter !== undefined) {
     try {
       await model.loadAdapter(adapter);

@@ -38,7 +38,15 @@ function checkpoint(): string {
 describe('mlx-node', () => {
   it('prints help and version on standard output with code 0, and examples in every help', async () => {
     expect((await cli(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
-    for (const args of [['--help'], ['generate', '--help'], ['train', 'grpo', '--help'], ['doctor', '--help']]) {
+    for (const args of [
+      ['--help'],
+      ['generate', '--help'],
+      ['train', 'grpo', '--help'],
+      ['download', '--help'],
+      ['cache', 'list', '--help'],
+      ['cache', 'remove', '--help'],
+      ['doctor', '--help'],
+    ]) {
       const { code, stdout, stderr } = await cli(args);
       expect([code, stderr], args.join(' ')).toEqual([0, '']);
       expect(stdout).toMatch(/Example/);
@@ -47,7 +55,7 @@ describe('mlx-node', () => {
 
   it.each([
     [['generat'], /unknown command 'generat'.*generate/s],
-    [['generate', 'x'], /required option '-m, --model <dir>' not specified/],
+    [['generate', 'x'], /required option '-m, --model <model>' not specified/],
     [['generate', '-m', 'm', '--max-token', '3'], /unknown option '--max-token'.*--max-tokens/s],
     [['generate', '-m', 'm', 'x', '-t', 'hot'], /--temperature must be a number from 0, got 'hot'/],
     [['generate', '-m', 'm', 'x', '--dtype', 'int4'], /'int4' is invalid.*float32, bfloat16/],

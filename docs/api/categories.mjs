@@ -44,6 +44,7 @@ const categories = [
   ['lib/tree.ts', 'Trees'],
   ['lib/device.ts', 'Devices'],
   ['lib/io.ts', 'Files'],
+  ['lib/hub/', 'Models of the hub'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
   ['lib/generated/', 'Options and results'],

@@ -5,10 +5,11 @@ import { stopOnSignals } from '../interrupt.js';
 import { formatNumber } from '../../trainers/loggers/chart.js';
 import { parseNumber, UsageError } from './io.js';
 import type { CliIo } from './io.js';
-import { loadWithProgress } from './loading.js';
+import { loadWithProgress, modelHelp, withRevision } from './loading.js';
 
 interface Flags {
   model: string;
+  revision?: string;
   system?: string;
   maxTokens?: number;
   temperature?: number;
@@ -26,10 +27,11 @@ interface Flags {
 
 /** `mlx-node generate`: the answer streams to standard output. */
 export function generateCommand(io: CliIo): Command {
-  return new Command('generate')
+  const command = new Command('generate')
     .description('Answer a prompt with a model.')
     .argument('[prompt]', 'the prompt; default: standard input')
-    .requiredOption('-m, --model <dir>', 'checkpoint folder')
+    .requiredOption('-m, --model <model>', modelHelp);
+  return withRevision(command)
     .option('-s, --system <text>', 'system message')
     .option(
       '-n, --max-tokens <n>',
@@ -63,7 +65,7 @@ export function generateCommand(io: CliIo): Command {
     )
     .option('--raw', 'take the prompt as it is, without the chat template')
     .option('--no-thinking', 'Qwen3: answer without a <think> part')
-    .option('--adapter <dir>', 'LoRA adapter')
+    .option('--adapter <adapter>', 'LoRA adapter: a folder, or its name on the hub')
     .addOption(
       new Option('--dtype <dtype>', 'of the weights')
         .choices(['auto', 'float32', 'bfloat16', 'float16'] satisfies Dtype[])
@@ -73,7 +75,7 @@ export function generateCommand(io: CliIo): Command {
     .option('-v, --verbose', 'print speed to standard error')
     .addHelpText(
       'after',
-      '\nExamples:\n  mlx-node generate --model ./Qwen3-0.6B "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
+      '\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
     )
     .action(async (argument: string | undefined, flags: Flags) => {
       const prompt = argument ?? (await readStdin());
@@ -83,6 +85,7 @@ export function generateCommand(io: CliIo): Command {
       try {
         const loading: LoadOptions = { dtype: flags.dtype, signal };
         if (flags.adapter !== undefined) loading.adapter = flags.adapter;
+        if (flags.revision !== undefined) loading.revision = flags.revision;
         const model = await loadWithProgress(flags.model, loading, io.stderr);
         try {
           const messages = [

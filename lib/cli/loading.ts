@@ -1,33 +1,94 @@
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import type { DownloadProgress } from '../hub/progress.js';
 import { loadModel } from '../model.js';
-import type { LanguageModel, LoadOptions } from '../model.js';
+import type { LanguageModel, LoadOptions, LoadProgress } from '../model.js';
 import type { CliIo } from './io.js';
 
 /** Milliseconds between two drawings. */
 const interval = 100;
 
+/** What the argument of every `--model` may be. */
+export const modelHelp = "checkpoint folder, or a model's name on the hub, such as Qwen/Qwen3-0.6B";
+
+/** Adds `--revision`, for commands that take a model. */
+export const withRevision = (command: Command): Command =>
+  command.addOption(
+    new Option('--revision <rev>', "branch, tag or commit of the hub's model").default(undefined, 'main'),
+  );
+
+const size = (bytes: number): string =>
+  bytes >= 1e9
+    ? `${(bytes / 1e9).toFixed(2)} GB`
+    : bytes >= 1e6
+      ? `${(bytes / 1e6).toFixed(1)} MB`
+      : `${Math.ceil(bytes / 1e3)} kB`;
+
+function remaining(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '';
+  const whole = Math.ceil(seconds);
+  return whole < 60
+    ? `, ${whole} s left`
+    : whole < 3600
+      ? `, ${Math.ceil(whole / 60)} min left`
+      : `, ${(whole / 3600).toFixed(1)} h left`;
+}
+
+/** One line about a download, no wider than `columns`: a bar, bytes, speed, what is left, and the file that moves. */
+export function downloadLine({ file, loaded, total, bytesPerSecond }: DownloadProgress, columns = 80): string {
+  const part = total > 0 ? Math.min(1, loaded / total) : 1;
+  const cells = 20;
+  const full = Math.floor(part * cells);
+  const bar = `[${'#'.repeat(full)}${' '.repeat(cells - full)}]`;
+  const left = bytesPerSecond > 0 ? remaining((total - loaded) / bytesPerSecond) : '';
+  const text = `${bar} ${Math.floor(100 * part)} % ${size(loaded)} of ${size(total)}, ${size(bytesPerSecond)}/s${left}  ${file}`;
+  return text.length < columns ? text : text.slice(0, Math.max(1, columns - 1));
+}
+
+/** A line of the terminal that is drawn over and over; nothing where there is no terminal. */
+export class ProgressLine {
+  #last = -Infinity;
+  #drawn = false;
+  #ended = false;
+
+  constructor(private readonly stderr: CliIo['stderr']) {}
+
+  get shown(): boolean {
+    return this.stderr.isTTY === true;
+  }
+
+  draw(text: string): void {
+    // A report may still be on its way when the work is done.
+    if (!this.shown || this.#ended || Date.now() - this.#last < interval) return;
+    this.#last = Date.now();
+    this.#drawn = true;
+    this.stderr.write(`\r\x1b[2K${text}`);
+  }
+
+  /** Leaves no trace. */
+  end(): void {
+    this.#ended = true;
+    if (this.#drawn) this.stderr.write('\r\x1b[2K');
+  }
+}
+
 /** {@link loadModel} that shows on a terminal how far it is, and leaves no trace of that when it is done. */
 export async function loadWithProgress(
-  path: string,
+  pathOrId: string,
   options: LoadOptions,
   stderr: CliIo['stderr'],
 ): Promise<LanguageModel> {
-  if (stderr.isTTY !== true) return await loadModel(path, options);
-  let last = Date.now();
-  let drawn = false;
-  let ended = false;
-  const onProgress = ({ loaded, total }: { loaded: number; total: number }): void => {
-    // A report may still be on its way when the model is there.
-    if (ended || Date.now() - last < interval) return;
-    last = Date.now();
-    drawn = true;
-    stderr.write(
-      `\r\x1b[2KLoading ${path}: ${Math.floor((100 * loaded) / Math.max(1, total))} % of ${(total / 1e9).toFixed(1)} GB`,
+  const line = new ProgressLine(stderr);
+  if (!line.shown) return await loadModel(pathOrId, options);
+  const onProgress = ({ phase, loaded, total, file = '', bytesPerSecond = 0 }: LoadProgress): void =>
+    line.draw(
+      phase === 'download'
+        ? downloadLine({ file, loaded, total, bytesPerSecond }, stderr.columns)
+        : `Loading ${pathOrId}: ${Math.floor((100 * loaded) / Math.max(1, total))} % of ${(total / 1e9).toFixed(1)} GB`,
     );
-  };
   try {
-    return await loadModel(path, { ...options, onProgress });
+    return await loadModel(pathOrId, { ...options, onProgress });
   } finally {
-    ended = true;
-    if (drawn) stderr.write('\r\x1b[2K');
+    line.end();
   }
 }

@@ -3,7 +3,9 @@ import { Command, CommanderError } from 'commander';
 import { errorText, MlxError } from '../errors.js';
 import { Interrupted } from '../interrupt.js';
 import { native } from '../native.js';
+import { cacheCommand } from './cache.js';
 import { doctorCommand } from './doctor.js';
+import { downloadCommand } from './download.js';
 import { generateCommand } from './generate.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
@@ -16,9 +18,16 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
     .version(version())
     .addHelpText(
       'after',
-      '\nExamples:\n  mlx-node doctor\n  mlx-node generate --model ./Qwen3-0.6B "Hello"\n  mlx-node train grpo run.yaml',
+      '\nExamples:\n  mlx-node doctor\n  mlx-node generate --model Qwen/Qwen3-0.6B "Hello"\n  mlx-node train grpo run.yaml',
     );
-  for (const command of [generateCommand(io), trainCommand(io), doctorCommand(io, load)]) program.addCommand(command);
+  const commands = [
+    generateCommand(io),
+    trainCommand(io),
+    downloadCommand(io),
+    cacheCommand(io),
+    doctorCommand(io, load),
+  ];
+  for (const command of commands) program.addCommand(command);
   everyCommand(program, (command) => {
     command.exitOverride().showHelpAfterError('(--help shows the options)');
     command.configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

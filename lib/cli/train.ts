@@ -6,7 +6,9 @@ import { parse as parseYaml } from 'yaml';
 import { readJsonl } from '../data.js';
 import { errorText, MlxError } from '../errors.js';
 import { stopOnSignals } from '../interrupt.js';
-import type { Dtype } from '../model.js';
+import { isRepoId } from '../hub/repo.js';
+import { isFolder } from '../hub/resolve.js';
+import type { Dtype, LoadOptions } from '../model.js';
 import type { LoraOptions } from '../native-types.js';
 import { rejectUnknownKeys } from '../options.js';
 import { resolveGRPOConfig } from '../../trainers/grpo/config.js';
@@ -19,7 +21,9 @@ import { loadWithProgress } from './loading.js';
 
 /** The file that `mlx-node train grpo` reads: what to train on, and under `grpo` the trainer's config. */
 interface TrainFile {
+  /** A folder, or a model's name on the hub. */
   model: string;
+  revision?: string;
   dtype?: Dtype;
   dataset: string;
   evalDataset?: string;
@@ -29,11 +33,11 @@ interface TrainFile {
   grpo?: GRPOConfig;
 }
 
-const fileKeys = ['model', 'dtype', 'dataset', 'evalDataset', 'rewards', 'lora', 'grpo'];
+const fileKeys = ['model', 'revision', 'dtype', 'dataset', 'evalDataset', 'rewards', 'lora', 'grpo'];
 
 const example = `
 Example (run.yaml; paths are relative to it):
-  model: ./Qwen3-0.6B
+  model: Qwen/Qwen3-0.6B        # or a folder
   dataset: ./train.jsonl        # one {"prompt": ..., further columns} a line
   rewards: ./rewards.js         # export const rewards = [({ completions, answer }) => ...]
   grpo:
@@ -66,8 +70,11 @@ export function trainCommand(io: CliIo): Command {
       }
       const stop = stopOnSignals();
       try {
-        const loading = { dtype: file.dtype ?? 'auto', signal: stop.signal };
-        const model = await loadWithProgress(beside(file.model), loading, io.stderr);
+        const loading: LoadOptions = { dtype: file.dtype ?? 'auto', signal: stop.signal };
+        if (file.revision !== undefined) loading.revision = file.revision;
+        const folder = beside(file.model);
+        const named = isRepoId(file.model) && !(await isFolder(folder)) ? file.model : folder;
+        const model = await loadWithProgress(named, loading, io.stderr);
         try {
           if (file.lora !== undefined) model.applyLora(file.lora);
           const trainer = new GRPOTrainer({
