@@ -108,11 +108,13 @@ impl Decoder {
                 return Err(Error::Argument(format!("prompt {index} holds token {id}; the vocabulary has {vocabulary}")));
             }
         }
-        let rows: Vec<&[i32]> =
-            prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt.as_slice(), num_generations)).collect();
-        let sampler = Sampler::new(&options.sampler, &rows)?;
+        let mut sampler = Sampler::new();
+        for row in 0..prompts.len() * num_generations {
+            let own = SamplerOptions { row: row as u64, ..options.sampler.clone() };
+            sampler.push(&own, &prompts[row / num_generations])?;
+        }
         let output = BatchOutput {
-            rows: vec![Row::default(); rows.len()],
+            rows: vec![Row::default(); sampler.rows()],
             prompt_tokens: prompts.iter().map(Vec::len).sum(),
             ..BatchOutput::default()
         };
@@ -248,7 +250,7 @@ impl Decoder {
     }
 
     fn dispatch(&mut self, logits: &Array, rows: Vec<usize>) -> Result<()> {
-        let sampled = self.sampler.sample(logits)?;
+        let sampled = self.sampler.sample(logits, None)?;
         let mut started = vec![sampled.tokens.clone(), sampled.logprobs.clone()];
         started.extend(self.sampler.state());
         async_eval(&started)?;
@@ -258,24 +260,24 @@ impl Decoder {
 
     /// Takes finished rows out of the batch when enough of it has finished.
     fn compact(&mut self, current: &mut InFlight) -> Result<()> {
-        let places: Vec<i32> = (0..current.rows.len() as i32)
-            .filter(|&place| self.output.rows[current.rows[place as usize]].finish.is_none())
-            .collect();
+        let places: Vec<usize> =
+            (0..current.rows.len()).filter(|&place| self.output.rows[current.rows[place]].finish.is_none()).collect();
         let finished = current.rows.len() - places.len();
         if places.is_empty() || finished == 0 || (finished as f64) < COMPACT_SHARE * current.rows.len() as f64 {
             return Ok(());
         }
-        let kept = Array::from_slice(&places, &[places.len() as i32])?;
+        let indices: Vec<i32> = places.iter().map(|&place| place as i32).collect();
+        let kept = Array::from_slice(&indices, &[places.len() as i32])?;
         for cache in &mut self.caches {
             cache.filter(&kept)?;
         }
         if let Some(padding) = &self.left_padding {
             self.left_padding = Some(padding.take(&kept, 0)?);
         }
-        self.sampler.keep(&kept)?;
-        current.sampled =
-            Sampled { tokens: current.sampled.tokens.take(&kept, 0)?, logprobs: current.sampled.logprobs.take(&kept, 0)? };
-        current.rows = places.iter().map(|&place| current.rows[place as usize]).collect();
+        self.sampler.keep(&places)?;
+        let Sampled { tokens, logprobs, .. } = &current.sampled;
+        current.sampled = Sampled { tokens: tokens.take(&kept, 0)?, logprobs: logprobs.take(&kept, 0)?, top: None };
+        current.rows = places.iter().map(|&place| current.rows[place]).collect();
         Ok(())
     }
 }

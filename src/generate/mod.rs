@@ -4,7 +4,7 @@ mod decoder;
 mod sampler;
 
 pub use decoder::{BatchOutput, Decoder, FinishReason, GenerateOptions, Progress, Row};
-pub use sampler::{Sampled, Sampler, SamplerOptions, apply_min_p, apply_repetition_penalty, apply_top_k, apply_top_p};
+pub use sampler::*;
 
 #[cfg(test)]
 mod tests;

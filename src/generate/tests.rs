@@ -82,11 +82,11 @@ fn filters_keep_what_mlx_lm_keeps() {
 
 /// Pearson's statistic of `rows` draws from one distribution, with the degrees of freedom.
 fn chi_squared(options: &SamplerOptions, logits: &[f32], expected: &[f64], rows: usize) -> (f64, usize) {
-    let prompts = vec![&[0][..]; rows];
-    let mut sampler = Sampler::new(options, &prompts).unwrap();
+    let mut sampler = Sampler::new();
+    (0..rows as u64).for_each(|row| sampler.push(&SamplerOptions { row, ..options.clone() }, &[0]).unwrap());
     let logits =
         Array::from_slice(logits, &[1, logits.len() as i32]).unwrap().broadcast_to(&[rows as i32, logits.len() as i32]).unwrap();
-    let tokens = sampler.sample(&logits).unwrap().tokens.to_i32().unwrap();
+    let tokens = sampler.sample(&logits, None).unwrap().tokens.to_i32().unwrap();
     let mut counts = vec![0f64; expected.len()];
     tokens.iter().for_each(|&token| counts[token as usize] += 1.);
     let mut statistic = 0.;
@@ -135,7 +135,9 @@ fn draws_follow_the_distribution() {
 fn logprobs_are_of_the_unfiltered_distribution() {
     let logits = Array::from_slice(&[1f32, 2., 3., 0.5], &[1, 4]).unwrap();
     let options = SamplerOptions { temperature: 0.5, top_k: 1, ..Default::default() };
-    let sampled = Sampler::new(&options, &[&[0]]).unwrap().sample(&logits).unwrap();
+    let mut sampler = Sampler::new();
+    sampler.push(&options, &[0]).unwrap();
+    let sampled = sampler.sample(&logits, None).unwrap();
     assert_eq!(sampled.tokens.to_i32().unwrap(), [2]);
     let scaled = [2f64, 4., 6., 1.];
     let wanted = 6. - scaled.iter().map(|value| value.exp()).sum::<f64>().ln();
@@ -155,7 +157,7 @@ fn options_out_of_range_are_refused_before_anything_runs() {
         SamplerOptions { repetition_context_size: Some(-3), ..Default::default() },
     ];
     for options in bad {
-        let error = Sampler::new(&options, &[&[1]]).err().unwrap_or_else(|| panic!("{options:?} was accepted"));
+        let error = Sampler::new().push(&options, &[1]).err().unwrap_or_else(|| panic!("{options:?} was accepted"));
         assert_eq!(error.code(), "ERR_MLX_ARGUMENT");
     }
 }

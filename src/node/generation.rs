@@ -83,6 +83,7 @@ impl GenerateOptions {
             repetition_penalty: self.repetition_penalty.unwrap_or(1.) as f32,
             repetition_context_size: context,
             seed: seed as u64,
+            ..SamplerOptions::default()
         };
         sampler.validate()?;
         let stop_tokens = match (self.ignore_eos.unwrap_or(false), self.stop_token_ids) {
