@@ -19,6 +19,13 @@ export function editDistance(a: string, b: string): number {
 
 const squash = (name: string): string => name.replace(/[-_]/g, '').toLowerCase();
 
+/** Whether two names begin alike for at least four letters and more than half of each, as singular and plural do. */
+function beginAlike(a: string, b: string): boolean {
+  let same = 0;
+  while (same < a.length && a[same] === b[same]) same++;
+  return same >= 4 && 2 * same > Math.max(a.length, b.length);
+}
+
 /** The known name closest to `name`, or undefined when none is close. Python's snake_case spelling counts as equal. */
 export function nearestName(name: string, known: Iterable<string>): string | undefined {
   const wanted = squash(name);
@@ -27,7 +34,9 @@ export function nearestName(name: string, known: Iterable<string>): string | und
     const distance = editDistance(wanted, squash(candidate));
     if (best === undefined || distance < best.distance) best = { name: candidate, distance };
   }
-  return best !== undefined && best.distance <= Math.max(2, Math.floor(wanted.length / 3)) ? best.name : undefined;
+  if (best === undefined) return undefined;
+  const close = best.distance <= Math.max(2, Math.floor(wanted.length / 3));
+  return close || beginAlike(wanted, squash(best.name)) ? best.name : undefined;
 }
 
 /** "unknown option 'x' of generate(): did you mean 'y'?" */

@@ -49,8 +49,16 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .iter()
         .map(|&candidate| (edit_distance(&folded, &fold(candidate)), candidate))
         .min_by_key(|&(distance, _)| distance)
-        .filter(|&(distance, candidate)| distance <= (candidate.chars().count() / 3).max(2))
+        .filter(|&(distance, candidate)| {
+            distance <= (candidate.chars().count() / 3).max(2) || begin_alike(&folded, &fold(candidate))
+        })
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether two names begin alike for at least four letters and more than half of each, as singular and plural do.
+fn begin_alike(a: &[char], b: &[char]) -> bool {
+    let same = a.iter().zip(b).take_while(|(left, right)| left == right).count();
+    same >= 4 && 2 * same > a.len().max(b.len())
 }
 
 /// Case and separators aside: `epsilon_high` is `epsilonHigh`.
@@ -105,6 +113,7 @@ mod tests {
         );
         assert!(message(r#"{"epsilon_high": 1}"#).contains("did you mean 'epsilonHigh'?"));
         assert!(message(r#"{"level": "sequense"}"#).contains("did you mean 'sequence'?"));
+        assert!(message(r#"{"epsilonHighest": 1}"#).contains("did you mean 'epsilonHigh'?"));
         assert_eq!(message(r#"{"colour": 1}"#), "grpoLoss: unknown option 'colour'. Known: epsilonHigh, level");
         assert_eq!(
             message(r#"{"level": "token", "epsilonHigh": "x"}"#),

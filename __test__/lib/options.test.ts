@@ -19,6 +19,7 @@ describe('names', () => {
     const known = ['temperature', 'topK', 'topP'];
     expect(nearestName('temprature', known)).toBe('temperature');
     expect(nearestName('top_k', known)).toBe('topK');
+    expect(nearestName('matrix', ['all', 'matrices'])).toBe('matrices');
     expect(nearestName('seed', known)).toBeUndefined();
   });
 

@@ -270,7 +270,30 @@ describe('reductions', () => {
   test('a running sum in another dtype', () => {
     const a = mx.array([100, 100], 'int8');
     expect(mx.cumsum(a, 0, { dtype: 'int32' }).toArray()).toEqual([100, 200]);
-    expect(mx.cumsum([true, true]).dtype).toBe('int32');
+  });
+
+  // What Python's MLX 0.32.4 gives.
+  test('scans of booleans and of whole numbers', () => {
+    const flags = [true, true, false];
+    const scans = [
+      [mx.cumsum(flags), 'int32', [1, 2, 2]],
+      [mx.cumprod(flags), 'bool', [true, true, false]],
+      [mx.cumprod(flags, 0, { dtype: 'int32' }), 'int32', [1, 1, 0]],
+      [mx.cummax(flags), 'bool', [true, true, true]],
+      [mx.cummin(flags), 'bool', [true, true, false]],
+      [mx.cumsum(mx.array([1, 1, 0], 'uint8')), 'uint8', [1, 2, 2]],
+      [mx.cumprod(mx.array([3, 2, 5], 'int8')), 'int8', [3, 6, 30]],
+    ] as const;
+    for (const [scan, dtype, values] of scans) {
+      expect(scan.dtype).toBe(dtype);
+      expect(scan.toArray()).toEqual(values);
+    }
+    for (const whole of [mx.array(flags), mx.array([1, 1, 0], 'int8'), mx.array([1, 1, 0], 'uint64')]) {
+      const sums = mx.logcumsumexp(whole);
+      expect(sums.dtype).toBe('float32');
+      expect(sums.toArray()).toEqual([1, 1 + Math.log(2), Math.log(2 * Math.E + 1)].map((x) => expect.closeTo(x, 6)));
+    }
+    expect(mx.logcumsumexp(mx.zeros([0], 'int32')).dtype).toBe('float32');
   });
 });
 

@@ -403,7 +403,7 @@ test('bad options name themselves', () => {
     [
       () => new optim.SGD({ learningRate: 1, decayedParameters: 'matrix' as never }),
       'ERR_MLX_ARGUMENT',
-      /Known: all, matrices/,
+      /did you mean 'matrices'/,
     ],
     [
       () => new optim.SGD({ learningRate: 1, groups: [{} as never] }),

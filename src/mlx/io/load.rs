@@ -122,33 +122,49 @@ impl Interrupted {
     }
 }
 
-/// Exactly `length` bytes, which the caller has checked against the file.
-pub(super) fn read_bytes(
-    reader: &mut impl Read,
-    length: u64,
-    progress: &mut Progress,
-) -> std::result::Result<Vec<u8>, Interrupted> {
-    let mut bytes = Vec::new();
-    let short = || Interrupted::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early"));
-    let length = usize::try_from(length).map_err(|_| short())?;
-    bytes.try_reserve_exact(length).map_err(|_| Interrupted::Io(io::ErrorKind::OutOfMemory.into()))?;
-    while bytes.len() < length {
-        let chunk = CHUNK.min(length - bytes.len());
-        let got = reader.by_ref().take(chunk as u64).read_to_end(&mut bytes).map_err(Interrupted::Io)?;
-        if got < chunk {
-            return Err(short());
-        }
-        progress.advance(chunk as u64).map_err(Interrupted::Stopped)?;
+/// Where the bytes of one array after another are read to. It has room for the largest from the first on: what is freed between
+/// arrays that stay is rarely used again.
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    largest: u64,
+}
+
+impl Buffer {
+    /// For arrays of at most `largest` bytes, a number that has been checked against the file.
+    pub fn new(largest: u64) -> Self {
+        Buffer { bytes: Vec::new(), largest }
     }
-    Ok(bytes)
+
+    /// Reads exactly `length` bytes.
+    pub fn fill(
+        &mut self,
+        reader: &mut impl Read,
+        length: u64,
+        progress: &mut Progress,
+    ) -> std::result::Result<&mut [u8], Interrupted> {
+        let short = || Interrupted::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early"));
+        let room = usize::try_from(length.max(self.largest)).map_err(|_| short())?;
+        let length = length as usize;
+        self.bytes.clear();
+        self.bytes.try_reserve_exact(room).map_err(|_| Interrupted::Io(io::ErrorKind::OutOfMemory.into()))?;
+        while self.bytes.len() < length {
+            let chunk = CHUNK.min(length - self.bytes.len());
+            let got = reader.by_ref().take(chunk as u64).read_to_end(&mut self.bytes).map_err(Interrupted::Io)?;
+            if got < chunk {
+                return Err(short());
+            }
+            progress.advance(chunk as u64).map_err(Interrupted::Stopped)?;
+        }
+        Ok(&mut self.bytes)
+    }
 }
 
 /// An array of bytes from a file. A boolean of a file may be any byte; of MLX it is 0 or 1.
-pub(super) fn array_from(mut bytes: Vec<u8>, shape: &[i32], dtype: Dtype) -> Result<Array> {
+pub(super) fn array_from(bytes: &mut [u8], shape: &[i32], dtype: Dtype) -> Result<Array> {
     if dtype == Dtype::Bool {
         bytes.iter_mut().for_each(|byte| *byte = (*byte != 0) as u8);
     }
-    Array::from_bytes(&bytes, shape, dtype)
+    Array::from_bytes(bytes, shape, dtype)
 }
 
 /// The bytes of a shape, where MLX can hold them.

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::Progress;
-use super::load::{ArrayFile, Interrupted, array_from, byte_count, open_file, read_bytes};
+use super::load::{ArrayFile, Buffer, Interrupted, array_from, byte_count, open_file};
 use crate::mlx::{Array, Dtype, Error, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -69,14 +69,19 @@ impl Header {
     }
 
     /// Reads the elements.
-    pub fn array(&self, reader: &mut impl Read, progress: &mut Progress) -> std::result::Result<Result<Array>, Interrupted> {
-        let mut bytes = read_bytes(reader, self.length, progress)?;
+    pub fn array(
+        &self,
+        reader: &mut impl Read,
+        buffer: &mut Buffer,
+        progress: &mut Progress,
+    ) -> std::result::Result<Result<Array>, Interrupted> {
+        let bytes = buffer.fill(reader, self.length, progress)?;
         if self.big_endian {
             let part = if self.dtype == Dtype::Complex64 { 4 } else { self.dtype.size() };
             bytes.chunks_exact_mut(part).for_each(<[u8]>::reverse);
         }
         if self.fortran && self.shape.iter().filter(|&&size| size > 1).count() > 1 {
-            bytes = row_major(&bytes, &self.shape, self.dtype.size());
+            return Ok(array_from(&mut row_major(bytes, &self.shape, self.dtype.size()), &self.shape, self.dtype));
         }
         Ok(array_from(bytes, &self.shape, self.dtype))
     }
@@ -293,7 +298,8 @@ impl ArrayFile for NpyFile {
 
     fn next(&mut self, progress: &mut Progress) -> Result<Option<Vec<(String, Array)>>> {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let array = self.header.array(&mut reader, progress).map_err(|error| error.at(&self.path, "the array"))??;
+        let mut buffer = Buffer::new(self.header.length);
+        let array = self.header.array(&mut reader, &mut buffer, progress).map_err(|error| error.at(&self.path, "the array"))??;
         Ok(Some(vec![(String::new(), array)]))
     }
 }

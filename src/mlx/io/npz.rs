@@ -8,7 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::Progress;
-use super::load::{ArrayFile, Interrupted, open_file};
+use super::load::{ArrayFile, Buffer, Interrupted, open_file};
 use super::npy::{self, Header};
 use super::save::put_chunks;
 use crate::mlx::{Array, Error, Result};
@@ -23,6 +23,7 @@ pub(super) struct NpzFile {
     path: PathBuf,
     archive: ZipArchive<BufReader<File>>,
     names: Vec<String>,
+    buffer: Buffer,
     total: u64,
     next: usize,
 }
@@ -35,7 +36,7 @@ impl NpzFile {
             ZipArchive::new(BufReader::new(file)).map_err(|error| bad(format!("not a readable .npz (zip): {error}")))?;
         // Names that appear twice, entries that share bytes, entries that the directory hides.
         archive.validate_header_consistency().map_err(|error| bad(format!("damaged .npz: {error}")))?;
-        let (mut names, mut total) = (Vec::new(), 0u64);
+        let (mut names, mut total, mut largest) = (Vec::new(), 0u64, 0);
         for index in 0..archive.len() {
             let entry = archive.by_index_raw(index).map_err(|error| bad(format!("entry {index}: {error}")))?;
             let full =
@@ -58,6 +59,7 @@ impl NpzFile {
                 return Err(at(format!("cannot hold {length} bytes in {packed}")));
             }
             total = total.saturating_add(length);
+            largest = largest.max(length);
             names.push(name.to_string());
         }
         let limit = max_bytes.unwrap_or(FREE_BYTES.max(size.saturating_mul(FREE_RATIO)));
@@ -66,7 +68,7 @@ impl NpzFile {
                 "{size} bytes would unpack to {total}, more than the limit of {limit}; if you trust the file, give a higher maxBytes"
             )));
         }
-        Ok(NpzFile { path: path.to_path_buf(), archive, names, total, next: 0 })
+        Ok(NpzFile { path: path.to_path_buf(), archive, names, buffer: Buffer::new(largest), total, next: 0 })
     }
 }
 
@@ -83,7 +85,8 @@ impl ArrayFile for NpzFile {
         let size = entry.size();
         let header = Header::read(&mut entry, size).map_err(at)?;
         progress.advance(size - header.length)?;
-        let array = header.array(&mut entry, progress).map_err(|error| error.at(&self.path, &format!("entry '{name}'")))?;
+        let array = header.array(&mut entry, &mut self.buffer, progress);
+        let array = array.map_err(|error| error.at(&self.path, &format!("entry '{name}'")))?;
         // The checksum is compared at the end, and a lying directory shows there.
         match entry.read(&mut [0]) {
             Ok(0) => {}

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::atomic::cannot_write;
-use super::load::{ArrayFile, array_from, byte_count, open_file, read_bytes};
+use super::load::{ArrayFile, Buffer, array_from, byte_count, open_file};
 use super::save::SaveOptions;
 use super::{Format, LoadOptions, Metadata, Progress, load, save, write_atomically};
 use crate::mlx::{Array, Dtype, Error, Result};
@@ -35,6 +35,7 @@ pub struct Entry {
 pub struct SafetensorsFile {
     path: PathBuf,
     file: File,
+    buffer: Buffer,
     pub entries: Vec<Entry>,
     /// The texts of `__metadata__`.
     pub metadata: Vec<(String, String)>,
@@ -101,7 +102,8 @@ impl SafetensorsFile {
             entries.push(entry);
         }
         check_layout(&entries, data, size).map_err(bad)?;
-        Ok(SafetensorsFile { path: path.to_path_buf(), file, entries, metadata, next: 0 })
+        let buffer = Buffer::new(entries.iter().map(|entry| entry.length).max().unwrap_or(0));
+        Ok(SafetensorsFile { path: path.to_path_buf(), file, buffer, entries, metadata, next: 0 })
     }
 
     pub fn path(&self) -> &Path {
@@ -118,8 +120,8 @@ impl SafetensorsFile {
         self.file
             .seek(SeekFrom::Start(entry.start))
             .map_err(|error| Error::load(&self.path, format!("cannot read {}: {error}", what())))?;
-        // The length was checked against the file, so it is not an allocation that a header can inflate.
-        let bytes = read_bytes(&mut self.file, entry.length, progress).map_err(|error| error.at(&self.path, &what()))?;
+        let read = self.buffer.fill(&mut self.file, entry.length, progress);
+        let bytes = read.map_err(|error| error.at(&self.path, &what()))?;
         array_from(bytes, &entry.shape, entry.dtype)
     }
 }

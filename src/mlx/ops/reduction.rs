@@ -92,19 +92,20 @@ arg_reductions! {
 }
 
 macro_rules! scans {
-    ($($(#[$doc:meta])* $name:ident $raw:ident $($dtype:ident)?),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident $raw:ident $($dtype:ident)? $(($kind:ident))?),* $(,)?) => {
         impl Array { $(
             $(#[$doc])*
             ///
             /// `reverse` runs from the end, `inclusive` counts the element itself.
             pub fn $name(&self, axis: i32, reverse: bool, inclusive: bool) -> Result<Array> {
                 check::axis(stringify!($name), axis, self.ndim())?;
-                if self.size() == 0 {
-                    return Ok(self.clone());
+                let array = self$(.$kind()?)?.clone();
+                if array.size() == 0 {
+                    return Ok(array);
                 }
                 // SAFETY: valid handle.
                 output(|result| unsafe {
-                    sys::$raw(result, self.0, axis, reverse, inclusive, $($dtype(),)? stream::current())
+                    sys::$raw(result, array.0, axis, reverse, inclusive, $($dtype(),)? stream::current())
                 })
             }
         )* }
@@ -124,8 +125,8 @@ scans! {
     cummax mlx_cummax_axis,
     /// Smallest value so far along an axis.
     cummin mlx_cummin_axis,
-    /// Logarithm of the running sum of exponentials along an axis.
-    logcumsumexp mlx_logcumsumexp_axis,
+    /// Logarithm of the running sum of exponentials along an axis. Of whole numbers it is float32, as in Python since MLX 0.32.4.
+    logcumsumexp mlx_logcumsumexp_axis (fractional),
 }
 
 impl Array {
@@ -150,18 +151,22 @@ impl Array {
         self.softmax_axes(&[axis], true)
     }
 
+    /// This array, or float32 where its dtype has whole numbers only.
+    fn fractional(&self) -> Result<Array> {
+        let dtype = self.dtype();
+        if dtype.is_float() || dtype == Dtype::Complex64 { Ok(self.clone()) } else { self.astype(Dtype::Float32) }
+    }
+
     /// Softmax over several axes together. `precise` accumulates half precision in float32.
     pub fn softmax_axes(&self, axes: &[i32], precise: bool) -> Result<Array> {
         if self.size() == 0 {
             check::axes("softmax", axes, self.ndim())?;
-            return if self.dtype().is_float() { Ok(self.clone()) } else { self.astype(Dtype::Float32) };
+            return self.fractional();
         }
-        if !self.dtype().is_float() && self.dtype() != Dtype::Complex64 {
-            // Over all axes MLX rounds the result back to the whole numbers' dtype.
-            return self.astype(Dtype::Float32)?.softmax_axes(axes, precise);
-        }
+        // Over all axes MLX rounds the result back to the whole numbers' dtype.
+        let array = self.fractional()?;
         // SAFETY: the axes live during the call.
-        output(|result| unsafe { sys::mlx_softmax_axes(result, self.0, axes.as_ptr(), axes.len(), precise, stream::current()) })
+        output(|result| unsafe { sys::mlx_softmax_axes(result, array.0, axes.as_ptr(), axes.len(), precise, stream::current()) })
     }
 
     /// `x - logsumexp(x)` over an axis.

@@ -109,7 +109,7 @@ pub struct CumulativeOptions {
     pub reverse: Option<bool>,
     /// Counts the element itself (true).
     pub inclusive: Option<bool>,
-    /// The dtype to compute in, that of `a` unless named (bool: int32).
+    /// The dtype to compute in, that of `a` unless named; the running sum of booleans is int32.
     pub dtype: Option<DtypeName>,
 }
 

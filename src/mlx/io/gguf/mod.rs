@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 use self::header::{Header, Tensor};
-use super::load::{ArrayFile, array_from, open_file, read_bytes};
+use super::load::{ArrayFile, Buffer, array_from, open_file};
 use super::{Metadata, Progress};
 use crate::mlx::{Array, Dtype, Error, Result};
 
@@ -68,6 +68,7 @@ impl Kind {
 pub(super) struct GgufFile {
     path: PathBuf,
     file: File,
+    buffer: Buffer,
     tensors: Vec<Tensor>,
     metadata: Vec<(String, Metadata)>,
     next: usize,
@@ -77,7 +78,8 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self> {
         let (file, size) = open_file(path)?;
         let Header { tensors, metadata } = header::read(&file, size).map_err(|reason| Error::load(path, reason))?;
-        Ok(GgufFile { path: path.to_path_buf(), file, tensors, metadata, next: 0 })
+        let buffer = Buffer::new(tensors.iter().map(|tensor| tensor.length).max().unwrap_or(0));
+        Ok(GgufFile { path: path.to_path_buf(), file, buffer, tensors, metadata, next: 0 })
     }
 }
 
@@ -93,7 +95,8 @@ impl ArrayFile for GgufFile {
         self.file
             .seek(SeekFrom::Start(tensor.start))
             .map_err(|error| Error::load(&self.path, format!("cannot read {what}: {error}")))?;
-        let bytes = read_bytes(&mut self.file, tensor.length, progress).map_err(|error| error.at(&self.path, &what))?;
+        let read = self.buffer.fill(&mut self.file, tensor.length, progress);
+        let bytes = read.map_err(|error| error.at(&self.path, &what))?;
         tensor.arrays(bytes).map(Some)
     }
 
@@ -104,15 +107,15 @@ impl ArrayFile for GgufFile {
 
 impl Tensor {
     /// One array; of packed blocks three: the integers, their scales and their biases.
-    fn arrays(&self, bytes: Vec<u8>) -> Result<Vec<(String, Array)>> {
+    fn arrays(&self, bytes: &mut [u8]) -> Result<Vec<(String, Array)>> {
         match self.kind {
             Kind::Plain(dtype) => Ok(vec![(self.name.clone(), array_from(bytes, &self.shape, dtype)?)]),
             Kind::Expanded(expanded) => {
-                let values: Vec<f16> = expanded.values(&bytes);
+                let values: Vec<f16> = expanded.values(bytes);
                 Ok(vec![(self.name.clone(), Array::from_slice(&values, &self.shape)?)])
             }
             Kind::Packed(packed) => {
-                let (words, scales, biases) = packed.unpack(&bytes);
+                let (words, scales, biases) = packed.unpack(bytes);
                 let last = |size: i32| -> Vec<i32> {
                     let mut shape = self.shape.clone();
                     if let Some(axis) = shape.last_mut() {
