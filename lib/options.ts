@@ -26,17 +26,18 @@ function beginAlike(a: string, b: string): boolean {
   return same >= 4 && 2 * same > Math.max(a.length, b.length);
 }
 
-/** The known name closest to `name`, or undefined when none is close. Python's snake_case spelling counts as equal. */
+/** The known name closest to `name`, or the only one that begins like it; undefined when there is neither. Python's snake_case spelling counts as equal. */
 export function nearestName(name: string, known: Iterable<string>): string | undefined {
   const wanted = squash(name);
+  const names = [...known];
   let best: { name: string; distance: number } | undefined;
-  for (const candidate of known) {
+  for (const candidate of names) {
     const distance = editDistance(wanted, squash(candidate));
     if (best === undefined || distance < best.distance) best = { name: candidate, distance };
   }
-  if (best === undefined) return undefined;
-  const close = best.distance <= Math.max(2, Math.floor(wanted.length / 3));
-  return close || beginAlike(wanted, squash(best.name)) ? best.name : undefined;
+  if (best !== undefined && best.distance <= Math.max(2, Math.floor(wanted.length / 3))) return best.name;
+  const alike = names.filter((candidate) => beginAlike(wanted, squash(candidate)));
+  return alike.length === 1 ? alike[0] : undefined;
 }
 
 /** "unknown option 'x' of generate(): did you mean 'y'?" */

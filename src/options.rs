@@ -42,17 +42,19 @@ fn with_hint(text: &str) -> Option<String> {
     Some(format!("unknown {kind} '{unknown}'{hint} Known: {}", known.join(", ")))
 }
 
-/// The known name closest to `name`, if one is close enough to be a slip of the pen.
+/// The known name closest to `name`, if one is close enough to be a slip of the pen, or the only one that begins like it.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let folded = fold(name);
-    known
+    let close = known
         .iter()
         .map(|&candidate| (edit_distance(&folded, &fold(candidate)), candidate))
         .min_by_key(|&(distance, _)| distance)
-        .filter(|&(distance, candidate)| {
-            distance <= (candidate.chars().count() / 3).max(2) || begin_alike(&folded, &fold(candidate))
-        })
-        .map(|(_, candidate)| candidate)
+        .filter(|&(distance, candidate)| distance <= (candidate.chars().count() / 3).max(2));
+    if let Some((_, candidate)) = close {
+        return Some(candidate);
+    }
+    let mut alike = known.iter().filter(|candidate| begin_alike(&folded, &fold(candidate)));
+    alike.next().filter(|_| alike.next().is_none()).copied()
 }
 
 /// Whether two names begin alike for at least four letters and more than half of each, as singular and plural do.

@@ -20,6 +20,7 @@ describe('names', () => {
     expect(nearestName('temprature', known)).toBe('temperature');
     expect(nearestName('top_k', known)).toBe('topK');
     expect(nearestName('matrix', ['all', 'matrices'])).toBe('matrices');
+    expect(nearestName('warmup', ['warmupType', 'warmupSteps'])).toBeUndefined();
     expect(nearestName('seed', known)).toBeUndefined();
   });
 

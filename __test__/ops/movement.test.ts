@@ -9,6 +9,7 @@ import { at, broadcastTo, concatenate, normal, pad, pick, plain, places, sizeOf,
 import type { Plain } from './reference.ts';
 
 const all: readonly Dtype[] = ['float32', 'bfloat16', 'int32', 'int8', 'uint8', 'int64', 'bool'];
+const code = (act: () => unknown): string => (thrown(act) as MlxError).code;
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const withAxis = (min = 1): fc.Arbitrary<readonly [Sample, number]> =>
   samples(all, min).chain((a) => fc.tuple(fc.constant(a), axisOf(a.shape.length)));
@@ -196,12 +197,7 @@ describe('places', () => {
       expectSame(toMx(a).take(mx.array(chosen, 'int32'), axis), want);
       if (chosen.length === 0) return;
       // One number takes the axis away.
-      expectSame(
-        toMx(a)
-          .take(chosen[0]!, axis)
-          .expandDims(axis),
-        pick(a, axis, [normal(chosen[0]!, size)]),
-      );
+      expectSame(toMx(a).take(chosen[0]!, axis).expandDims(axis), pick(a, axis, [normal(chosen[0]!, size)]));
       // Places of an axis are not places of the elements where another axis is empty.
       if (a.data.length === 0) expect(code(() => toMx(a).take(chosen))).toBe('ERR_MLX_SHAPE');
       else
@@ -218,7 +214,7 @@ describe('places', () => {
       for (const place of [size - 1 + beyond, -size - beyond].map((where) =>
         Math.max(-(2 ** 31), Math.min(2 ** 31 - 1, where)),
       )) {
-        expect((thrown(() => toMx(a).take([place], axis)) as MlxError).code).toBe('ERR_MLX_SHAPE');
+        expect(code(() => toMx(a).take([place], axis))).toBe('ERR_MLX_SHAPE');
         if (size === 0) continue;
         expectSame(toMx(a).take(mx.array([place], 'int32'), axis), pick(a, axis, [place < 0 ? 0 : size - 1]));
       }

@@ -90,7 +90,7 @@ export interface CumulativeOptions {
   reverse?: boolean;
   /** Counts the element itself (true). */
   inclusive?: boolean;
-  /** The dtype to compute in, that of `a` unless named (bool: int32). */
+  /** The dtype to compute in, that of `a` unless named; the running sum of booleans is int32. */
   dtype?: Dtype;
 }
 

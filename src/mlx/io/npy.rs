@@ -299,7 +299,8 @@ impl ArrayFile for NpyFile {
     fn next(&mut self, progress: &mut Progress) -> Result<Option<Vec<(String, Array)>>> {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
         let mut buffer = Buffer::new(self.header.length);
-        let array = self.header.array(&mut reader, &mut buffer, progress).map_err(|error| error.at(&self.path, "the array"))??;
+        let array =
+            self.header.array(&mut reader, &mut buffer, progress).map_err(|error| error.at(&self.path, "the array"))??;
         Ok(Some(vec![(String::new(), array)]))
     }
 }
