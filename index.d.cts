@@ -880,6 +880,24 @@ export interface UniformOptions {
   key: RandomKey
 }
 
+/** Of `unique`. */
+export interface UniqueOptions {
+  /** What stands for values that are missing; the smallest one unless told. An array without elements needs it. */
+  fillValue?: ArrayHandle
+}
+
+/** What `unique` finds. */
+export interface UniqueResult {
+  /** The distinct elements, ascending, of the array's dtype. */
+  values: ArrayHandle
+  /** Where each first stands among the elements in row-major order, uint32. */
+  index: ArrayHandle
+  /** The place of each element in `values`, uint32, of the array's shape: `values.take(inverse)` is the array again. */
+  inverse: ArrayHandle
+  /** How many elements have each value, int32; 0 for those that fill up. */
+  counts: ArrayHandle
+}
+
 export declare namespace core {
   /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
   export function accountedMemory(): number
@@ -1321,6 +1339,11 @@ export declare namespace ops {
   export function conv3d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions): ArrayHandle
   /** Convolution with everything that can vary: `[N, .., C_in]` and `[C_out, .., C_in / groups]` to `[N, .., C_out]`. */
   export function convGeneral(input: ArrayHandle, weight: ArrayHandle, options: ConvGeneralOptions): ArrayHandle
+  /**
+   * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
+   * overlap fully) or `same` (the middle of `full`, as long as the longer one).
+   */
+  export function convolve(a: ArrayHandle, v: ArrayHandle, mode?: 'full' | 'valid' | 'same' | undefined | null): ArrayHandle
   /** The gradient of `conv1d` with respect to its input: `[N, L, C_in]` and `[C_out, K, C_in / groups]` to `[N, L', C_out]`. */
   export function convTranspose1d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
   /** The gradient of `conv2d` with respect to its input: `[N, H, W, C_in]` to `[N, H', W', C_out]`. */
@@ -1343,6 +1366,8 @@ export declare namespace ops {
   export function cumsum(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
   /** Radians in degrees. */
   export function degrees(a: ArrayHandle): ArrayHandle
+  /** The same arrays, computed only after `dependencies`: for effects that must come first. */
+  export function depends(inputs: Array<ArrayHandle>, dependencies: Array<ArrayHandle>): Array<ArrayHandle>
   /** The numbers of a packed weight, `[.., size]`. */
   export function dequantize(w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: DequantizeOptions): ArrayHandle
   /** The `k`-th diagonal (0) of a matrix, or a matrix with this vector as its `k`-th diagonal. */
@@ -1469,6 +1494,8 @@ export declare namespace ops {
   export function maskedScatter(a: ArrayHandle, mask: ArrayHandle, source: ArrayHandle): ArrayHandle
   /** Matrix product of the last two axes; the others are broadcast. */
   export function matmul(a: ArrayHandle, b: ArrayHandle): ArrayHandle
+  /** The last two axes exchanged. */
+  export function matrixTranspose(a: ArrayHandle): ArrayHandle
   /** The largest value over the given axes, or all of them. */
   export function max(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** The larger of two values, broadcast; NaN if one is. */
@@ -1654,6 +1681,12 @@ export declare namespace ops {
   export function trunc(a: ArrayHandle): ArrayHandle
   /** One axis as several of the given sizes, one of which may be -1. */
   export function unflatten(a: ArrayHandle, axis: number, shape: Array<number>): ArrayHandle
+  /**
+   * The smallest `size` distinct elements, ascending, with their first places, their counts and the way back; all lazy. The size
+   * does not depend on the values: missing ones are filled up, and of more, those left out count as the last one in `inverse`. NaNs are
+   * not equal to each other.
+   */
+  export function unique(a: ArrayHandle, size: number, options: UniqueOptions): UniqueResult
   /** The slices along an axis (0), without it. */
   export function unstack(a: ArrayHandle, axis?: number | undefined | null): Array<ArrayHandle>
   /** The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */

@@ -6,6 +6,8 @@
  * @module mx
  */
 export type { Dtype } from './array/core.js';
+export * from './array/constants.js';
+export * from './array/dtypes.js';
 export { array } from './array/create.js';
 export { eval, evalAsync } from './evaluate.js';
 export { index, indexUpdate } from './array/indexing.js';
@@ -63,4 +65,4 @@ export {
 export type { Argnums, Axes, CompileOptions, CustomGradient, VmapOptions } from './transforms.js';
 export type { ListFunction } from './transforms.js';
 export type { MapTree, Tree } from './tree.js';
-export { treeFlatten, treeLeaves, treeMap, treeUnflatten } from './tree.js';
+export { treeFlatten, treeLeaves, treeMap, treeMapWithPath, treeMerge, treeReduce, treeUnflatten } from './tree.js';

@@ -68,6 +68,58 @@ export function treeMap<T, R>(replace: (array: MxArray, path: string) => R, tree
   return walk(tree, '') as MapTree<T, R>;
 }
 
+/** `treeMap`, whose function is given the path before the array, as in Python. */
+export const treeMapWithPath = <T, R>(replace: (path: string, array: MxArray) => R, tree: T): MapTree<T, R> => {
+  mustBeFunction(replace, 'treeMapWithPath()');
+  return treeMap((array, path) => replace(path, array), tree);
+};
+
+/** `combine` over the arrays of a tree in their order, from `initial`, or from the first one without it. */
+export function treeReduce(combine: (sum: MxArray, array: MxArray) => MxArray, tree: Tree): MxArray;
+export function treeReduce<R>(combine: (sum: R, array: MxArray) => R, tree: Tree, initial: R): R;
+export function treeReduce(
+  combine: (sum: never, array: MxArray) => unknown,
+  tree: Tree,
+  ...initial: unknown[]
+): unknown {
+  mustBeFunction(combine, 'treeReduce()');
+  const arrays = treeLeaves(tree);
+  if (initial.length === 0 && arrays.length === 0)
+    throw new MlxError('ERR_MLX_ARGUMENT', 'treeReduce(): of a tree without arrays, an initial value is needed');
+  const first: unknown = initial.length === 0 ? arrays.shift() : initial[0];
+  return arrays.reduce<unknown>((sum, array) => combine(sum as never, array), first);
+}
+
+const isNothing = (tree: unknown): boolean =>
+  tree === undefined || tree === null || (isBranch(tree) && childrenOf(tree).length === 0);
+
+/**
+ * Two trees as one: what only one of them has is taken from it, and `merge` decides where both have a leaf; without it that is an error. `{}`,
+ * `[]`, null and undefined count as having nothing, so that trees of different parameters of a model can be put together.
+ */
+export function treeMerge(a: Tree, b: Tree, merge?: (a: unknown, b: unknown) => unknown): Tree {
+  if (merge !== undefined) mustBeFunction(merge, 'treeMerge()');
+  visitLeaves(a, () => undefined);
+  visitLeaves(b, () => undefined);
+  const walk = (left: unknown, right: unknown, path: string): unknown => {
+    if (isNothing(left)) return right;
+    if (isNothing(right)) return left;
+    if (isBranch(left) && isBranch(right) && Array.isArray(left) === Array.isArray(right)) {
+      const [ours, theirs] = [new Map(childrenOf(left)), new Map(childrenOf(right))];
+      const names = [...new Set([...ours.keys(), ...theirs.keys()])];
+      const children = names.map((name) => walk(ours.get(name), theirs.get(name), join(path, name)));
+      return Array.isArray(left) ? children : Object.fromEntries(names.map((name, i) => [name, children[i]]));
+    }
+    if (merge === undefined || isBranch(left) || isBranch(right))
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `treeMerge(): both trees have something at '${path}', which cannot be put together`,
+      );
+    return merge(left, right);
+  };
+  return walk(a, b, '');
+}
+
 const notPairs = (what: string): MlxError =>
   new MlxError('ERR_MLX_ARGUMENT', `treeUnflatten takes pairs [path, array], not ${what}`);
 

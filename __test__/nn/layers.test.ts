@@ -64,7 +64,12 @@ function expectClose(found: MxArray, wanted: Tensor, what: string): void {
 const layers = nn as unknown as { [name: string]: new (...args: unknown[]) => nn.Module };
 
 function make(layer: LayerCase): nn.Module {
-  const module = new layers[layer.class]!(...layer.args);
+  // Functions are named.
+  const args = layer.args.map((arg) => {
+    const named = (arg as { activation?: string }).activation === 'gelu';
+    return named ? { ...(arg as object), activation: nn.gelu } : arg;
+  });
+  const module = new layers[layer.class]!(...args);
   module.loadWeights(below(`${layer.name}/parameter`).map(([name, tensor]) => [name, toArray(tensor)]));
   return layer.evaluate ? module.eval() : module;
 }

@@ -1,3 +1,4 @@
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { mx } from '../../lib/index.ts';
 import type { MlxError, MxArray } from '../../lib/index.ts';
@@ -297,6 +298,149 @@ describe('reductions', () => {
   });
 });
 
+describe('distinct elements', () => {
+  // Numbers of Python's MLX 0.32.4.
+  const a = mx.array([2, 1, 2, 3, 1]);
+  const parts = ({ values, index, inverse, counts }: ReturnType<typeof mx.unique>): unknown[] =>
+    [values, index, inverse, counts].map((part) => part.toArray());
+
+  test('as many as there are, fewer, and more', () => {
+    const found = mx.unique(a, 3);
+    expect(parts(found)).toEqual([
+      [1, 2, 3],
+      [1, 0, 3],
+      [1, 0, 1, 2, 0],
+      [2, 2, 1],
+    ]);
+    expect([found.values, found.index, found.inverse, found.counts].map(({ dtype }) => dtype)).toEqual([
+      'int32',
+      'uint32',
+      'uint32',
+      'int32',
+    ]);
+    expect(parts(a.unique(4, { fillValue: 0 }))).toEqual([
+      [1, 2, 3, 0],
+      [1, 0, 3, 1],
+      [1, 0, 1, 2, 0],
+      [2, 2, 1, 0],
+    ]);
+    expect(parts(mx.unique(a, 5))).toEqual([
+      [1, 2, 3, 1, 1],
+      [1, 0, 3, 1, 1],
+      [1, 0, 1, 2, 0],
+      [2, 2, 1, 0, 0],
+    ]);
+    expect(parts(mx.unique(a, 2))).toEqual([
+      [1, 2],
+      [1, 0],
+      [1, 0, 1, 1, 0],
+      [2, 2],
+    ]);
+    expect(parts(mx.unique(a, 0))).toEqual([[], [], [0, 0, 0, 0, 0], []]);
+  });
+
+  test('of several axes, of booleans, of none', () => {
+    const flags = mx.array([
+      [true, false],
+      [true, true],
+    ]);
+    const inverse = [
+      [1, 0],
+      [1, 1],
+    ];
+    expect(parts(mx.unique(flags, 3))).toEqual([[false, true, false], [1, 0, 1], inverse, [1, 3, 0]]);
+    expect(parts(mx.unique(5, 2))).toEqual([[5, 5], [0, 0], 0, [1, 0]]);
+    expect(parts(mx.unique(mx.array([NaN, 1, NaN]), 4))).toEqual([
+      [1, NaN, NaN, 1],
+      [1, 0, 2, 1],
+      [1, 0, 2],
+      [1, 1, 1, 0],
+    ]);
+    expect(parts(mx.unique(mx.array([], 'int32'), 2, { fillValue: 7 }))).toEqual([[7, 7], [0, 0], [], [0, 0]]);
+    expect(parts(mx.unique(mx.array([], 'int32'), 0))).toEqual([[], [], [], []]);
+    expect(mx.unique(a, 4, { fillValue: 2.7 }).values.toArray()).toEqual([1, 2, 3, 2]);
+    expect(mx.unique(mx.array([2n ** 60n + 1n, 5n]), 3, { fillValue: 2n ** 60n }).values.toArray()).toEqual([
+      5,
+      2n ** 60n + 1n,
+      2n ** 60n,
+    ]);
+  });
+
+  test('are those of a set, and lead back', () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: -4, max: 4 }), { minLength: 1, maxLength: 30 }), (list) => {
+        const wanted = [...new Set(list)].toSorted((x, y) => x - y);
+        mx.tidy(() => {
+          const { values, index, inverse, counts } = mx.unique(list, wanted.length);
+          expect(values.toArray()).toEqual(wanted);
+          expect(index.toArray()).toEqual(wanted.map((value) => list.indexOf(value)));
+          expect(values.take(inverse).toArray()).toEqual(list);
+          expect(counts.toArray()).toEqual(wanted.map((value) => list.filter((other) => other === value).length));
+        });
+      }),
+    );
+  });
+
+  test('what cannot be is a typed error', () => {
+    expect(code(() => mx.unique(a, -1))).toBe('ERR_MLX_ARGUMENT');
+    expect(code(() => mx.unique(mx.zeros([0]), 2))).toBe('ERR_MLX_ARGUMENT');
+    expect(code(() => mx.unique(a, 4, { fillValue: [1, 2] }))).toBe('ERR_MLX_SHAPE');
+  });
+});
+
+describe('the convolution of vectors', () => {
+  test('as NumPy and Python have it', () => {
+    const cases: [number[], number[], 'full' | 'valid' | 'same', number[]][] = [
+      [[1, 2, 3], [0, 1, 0.5], 'full', [0, 1, 2.5, 4, 1.5]],
+      [[1, 2, 3], [0, 1, 0.5], 'valid', [2.5]],
+      [[1, 2, 3], [0, 1, 0.5], 'same', [1, 2.5, 4]],
+      [[1, 2, 3, 4], [1, -1], 'same', [1, 1, 1, 1]],
+      [[1], [1, 2, 3], 'valid', [1, 2, 3]],
+      [[1, 2, 3, 4, 5], [1, 2, 3, 4], 'full', [1, 4, 10, 20, 30, 34, 31, 20]],
+      [[1, 2, 3, 4, 5], [1, 2, 3, 4], 'same', [4, 10, 20, 30, 34]],
+    ];
+    for (const [a, v, mode, wanted] of cases) {
+      expect(mx.convolve(mx.array(a, 'float32'), mx.array(v, 'float32'), mode).toArray()).toEqual(wanted);
+    }
+    expect(mx.array([1, 2.5]).convolve([1, 1.5]).toArray()).toEqual([1, 4, 3.75]);
+  });
+
+  test('of anything else is a typed error', () => {
+    const v = mx.ones([2]);
+    expect(code(() => mx.convolve(v, v, 'circular' as never))).toBe('ERR_MLX_ARGUMENT');
+    expect(code(() => mx.convolve(mx.ones([2, 2]), v))).toBe('ERR_MLX_SHAPE');
+    expect(code(() => mx.convolve(mx.zeros([0]), v))).toBe('ERR_MLX_SHAPE');
+    expect(code(() => mx.convolve([1, 2], mx.array([3, 4])))).toBe('ERR_MLX_DTYPE');
+  });
+});
+
+test('transposed: all axes, and the last two', () => {
+  const a = mx.arange(24).reshape([2, 3, 4]);
+  expect([a.T.shape, a.mT.shape, mx.array([1, 2]).T.shape]).toEqual([[4, 3, 2], [2, 4, 3], [2]]);
+  expect(a.mT.toArray()).toEqual(a.swapaxes(1, 2).toArray());
+  expect(
+    mx
+      .matrixTranspose([
+        [1, 2],
+        [3, 4],
+      ])
+      .toArray(),
+  ).toEqual([
+    [1, 3],
+    [2, 4],
+  ]);
+  expect(code(() => mx.array([1]).mT)).toBe('ERR_MLX_SHAPE');
+  expect((['bool', 'bfloat16', 'uint32', 'complex64'] as const).map((dtype) => mx.zeros([1], dtype).itemsize)).toEqual([
+    1, 2, 4, 8,
+  ]);
+});
+
+test('depends gives the same arrays', () => {
+  const [a, b] = [mx.array([1, 2]), mx.array([3])];
+  expect(mx.depends([a, b], [b.add(1)]).map((array) => array.toArray())).toEqual([[1, 2], [3]]);
+  expect(code(() => mx.depends(a as never, [b]))).toBe('ERR_MLX_ARGUMENT');
+});
+
 test('second names are the same functions', () => {
   const a = mx.array([0.25, 0.5]);
   const pairs: [MxArray, MxArray][] = [
@@ -317,6 +461,7 @@ test('second names are the same functions', () => {
     [mx.empty([2]), mx.zeros([2])],
     [mx.emptyLike(a), mx.zerosLike(a)],
     [mx.asarray([0.25, 0.5]), a],
+    [mx.matrixNorm(a), mx.linalg.norm(a)],
   ];
   for (const [second, first] of pairs) expectSame(second, toPlain(first));
 });

@@ -1,5 +1,6 @@
 /** Second names that Python's MLX has for some functions, most of them from the array API standard. */
 export { array as asarray } from './create.js';
+export { norm as matrixNorm } from '../generated/linalg.js';
 export {
   arccos as acos,
   arccosh as acosh,

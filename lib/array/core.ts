@@ -55,6 +55,23 @@ export let leaveToCollector: (array: MxArray) => void;
 
 const none = 0 as ArrayHandle;
 
+const bytesOf: Readonly<Record<Dtype, number>> = {
+  bool: 1,
+  uint8: 1,
+  uint16: 2,
+  uint32: 4,
+  uint64: 8,
+  int8: 1,
+  int16: 2,
+  int32: 4,
+  int64: 8,
+  float16: 2,
+  bfloat16: 2,
+  float32: 4,
+  float64: 8,
+  complex64: 8,
+};
+
 /**
  * A lazy n-dimensional array. Operations build a graph; `eval()` and reading values run it on the device.
  *
@@ -126,6 +143,21 @@ export class MxArray {
 
   get dtype(): Dtype {
     return core.dtype(handleOf(this)) as Dtype;
+  }
+
+  /** Bytes of one element. */
+  get itemsize(): number {
+    return bytesOf[this.dtype];
+  }
+
+  /** All axes in reverse. */
+  get T(): MxArray {
+    return this.transpose();
+  }
+
+  /** The last two axes exchanged. */
+  get mT(): MxArray {
+    return this.matrixTranspose();
   }
 
   get disposed(): boolean {

@@ -230,6 +230,24 @@ export interface SoftmaxOptions {
   precise?: boolean;
 }
 
+/** Of `unique`. */
+export interface UniqueOptions {
+  /** What stands for values that are missing; the smallest one unless told. An array without elements needs it. */
+  fillValue?: ArrayLike;
+}
+
+/** What `unique` finds. */
+export interface UniqueResult {
+  /** The distinct elements, ascending, of the array's dtype. */
+  values: MxArray;
+  /** Where each first stands among the elements in row-major order, uint32. */
+  index: MxArray;
+  /** The place of each element in `values`, uint32, of the array's shape: `values.take(inverse)` is the array again. */
+  inverse: MxArray;
+  /** How many elements have each value, int32; 0 for those that fill up. */
+  counts: MxArray;
+}
+
 /** The absolute value; of complex numbers the modulus. */
 export function abs(a: ArrayLike): MxArray {
   try {
@@ -646,6 +664,18 @@ export function convGeneral(input: ArrayLike, weight: ArrayLike, options?: ConvG
   }
 }
 
+/**
+ * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
+ * overlap fully) or `same` (the middle of `full`, as long as the longer one).
+ */
+export function convolve(a: ArrayLike, v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null): MxArray {
+  try {
+    return wrap(native.convolve(operand(a, v), operand(v, a), mode));
+  } catch (error) {
+    throw failure(error, 'mx.convolve', 'a:array, v:array, mode:any?', [a, v, mode]);
+  }
+}
+
 /** The gradient of `conv1d` with respect to its input: `[N, L, C_in]` and `[C_out, K, C_in / groups]` to `[N, L', C_out]`. */
 export function convTranspose1d(input: ArrayLike, weight: ArrayLike, options?: ConvTransposeOptions): MxArray {
   try {
@@ -756,6 +786,15 @@ export function degrees(a: ArrayLike): MxArray {
     return wrap(native.degrees(operand(a)));
   } catch (error) {
     throw failure(error, 'mx.degrees', 'a:array', [a]);
+  }
+}
+
+/** The same arrays, computed only after `dependencies`: for effects that must come first. */
+export function depends(inputs: readonly ArrayLike[], dependencies: readonly ArrayLike[]): MxArray[] {
+  try {
+    return wrapAll(native.depends(operands(inputs), operands(dependencies)));
+  } catch (error) {
+    throw failure(error, 'mx.depends', 'inputs:arrays, dependencies:arrays', [inputs, dependencies]);
   }
 }
 
@@ -1302,6 +1341,15 @@ export function matmul(a: ArrayLike, b: ArrayLike): MxArray {
     return wrap(native.matmul(operand(a, b), operand(b, a)));
   } catch (error) {
     throw failure(error, 'mx.matmul', 'a:array, b:array', [a, b]);
+  }
+}
+
+/** The last two axes exchanged. */
+export function matrixTranspose(a: ArrayLike): MxArray {
+  try {
+    return wrap(native.matrixTranspose(operand(a)));
+  } catch (error) {
+    throw failure(error, 'mx.matrixTranspose', 'a:array', [a]);
   }
 }
 
@@ -2039,6 +2087,21 @@ export function unflatten(a: ArrayLike, axis: number, shape: readonly number[]):
   }
 }
 
+/**
+ * The smallest `size` distinct elements, ascending, with their first places, their counts and the way back; all lazy. The size
+ * does not depend on the values: missing ones are filled up, and of more, those left out count as the last one in `inverse`. NaNs are
+ * not equal to each other.
+ */
+export function unique(a: ArrayLike, size: number, options?: UniqueOptions): UniqueResult {
+  try {
+    const given = known(options, ['fillValue'], 'mx.unique()');
+    const converted = { ...given, fillValue: optionalOperand(given.fillValue) };
+    return wrapFields(native.unique(operand(a), size, converted), (result) => ({ ...result, values: wrap(result.values), index: wrap(result.index), inverse: wrap(result.inverse), counts: wrap(result.counts) }));
+  } catch (error) {
+    throw failure(error, 'mx.unique', 'a:array, size:number, options:object?, options.fillValue:array?', [a, size, options]);
+  }
+}
+
 /** The slices along an axis (0), without it. */
 export function unstack(a: ArrayLike, axis?: number | null): MxArray[] {
   try {
@@ -2206,6 +2269,12 @@ declare module '../array/core.js' {
 
     /** The same elements in row-major order in memory; no copy where they already are. */
     contiguous(): MxArray;
+
+    /**
+     * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
+     * overlap fully) or `same` (the middle of `full`, as long as the longer one).
+     */
+    convolve(v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null): MxArray;
 
     /** The cosine of an angle in radians. */
     cos(): MxArray;
@@ -2381,6 +2450,9 @@ declare module '../array/core.js' {
 
     /** Matrix product of the last two axes; the others are broadcast. */
     matmul(b: ArrayLike): MxArray;
+
+    /** The last two axes exchanged. */
+    matrixTranspose(): MxArray;
 
     /** The largest value over the given axes, or all of them. */
     max(axes?: number | readonly number[] | null, keepdims?: boolean | null): MxArray;
@@ -2623,6 +2695,13 @@ declare module '../array/core.js' {
     /** One axis as several of the given sizes, one of which may be -1. */
     unflatten(axis: number, shape: readonly number[]): MxArray;
 
+    /**
+     * The smallest `size` distinct elements, ascending, with their first places, their counts and the way back; all lazy. The size
+     * does not depend on the values: missing ones are filled up, and of more, those left out count as the last one in `inverse`. NaNs are
+     * not equal to each other.
+     */
+    unique(size: number, options?: UniqueOptions): UniqueResult;
+
     /** The slices along an axis (0), without it. */
     unstack(axis?: number | null): MxArray[];
 
@@ -2739,6 +2818,9 @@ methods({
   },
   contiguous() {
     return contiguous(this);
+  },
+  convolve(v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null) {
+    return convolve(this, v, mode);
   },
   cos() {
     return cos(this);
@@ -2907,6 +2989,9 @@ methods({
   },
   matmul(b: ArrayLike) {
     return matmul(this, b);
+  },
+  matrixTranspose() {
+    return matrixTranspose(this);
   },
   max(axes?: number | readonly number[] | null, keepdims?: boolean | null) {
     return max(this, axes, keepdims);
@@ -3117,6 +3202,9 @@ methods({
   },
   unflatten(axis: number, shape: readonly number[]) {
     return unflatten(this, axis, shape);
+  },
+  unique(size: number, options?: UniqueOptions) {
+    return unique(this, size, options);
   },
   unstack(axis?: number | null) {
     return unstack(this, axis);

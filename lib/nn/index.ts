@@ -28,6 +28,8 @@ export { AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d, Upsam
 export type { PoolOptions, UpsampleMode, UpsampleOptions } from './pooling.js';
 export { ALiBi, RoPE, SinusoidalPositionalEncoding } from './positional.js';
 export type { RopeOptions, RopeScaling, SinusoidalOptions } from './positional.js';
+export { QQLinear } from './qq-linear.js';
+export type { QQLinearOptions } from './qq-linear.js';
 export { quantize, QuantizedEmbedding, QuantizedLinear, QuantizedSwitchLinear } from './quantized.js';
 export type { QuantizationMode, QuantizationOptions, QuantizedLinearOptions, QuantizeOptions } from './quantized.js';
 export { GRU, LSTM, RNN } from './recurrent.js';
@@ -35,12 +37,18 @@ export type { RecurrentOptions, RNNOptions } from './recurrent.js';
 export { SwitchGLU, SwitchLinear } from './switch.js';
 export {
   MLP,
+  Transformer,
   TransformerBlock,
   TransformerDecoder,
   TransformerDecoderLayer,
   TransformerEncoder,
   TransformerEncoderLayer,
 } from './transformer.js';
-export type { TransformerBlockOptions, TransformerLayerOptions, TransformerOptions } from './transformer.js';
+export type {
+  EncoderDecoderOptions,
+  TransformerBlockOptions,
+  TransformerLayerOptions,
+  TransformerOptions,
+} from './transformer.js';
 export { valueAndGrad } from './value-and-grad.js';
 export type { WeightEntries } from './weights.js';

@@ -280,8 +280,13 @@ export abstract class Module {
 
   /** Sets `training` here and in all modules inside. */
   train(mode = true): this {
-    for (const module of this.modules()) module._training = mode;
+    for (const module of this.modules()) module.trainOwn(mode);
     return this;
+  }
+
+  /** Sets `training` of this module alone; layers that hold other arrays outside of training overrule it. */
+  protected trainOwn(mode: boolean): void {
+    this._training = mode;
   }
 
   /** The same as `train(false)`. */

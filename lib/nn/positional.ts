@@ -35,6 +35,12 @@ export type RopeScaling =
       attentionFactor?: number;
     }
   | {
+      ropeType: 'proportional';
+      /** The part of the features that is rotated, 1. */
+      partialRotaryFactor?: number;
+      factor?: number;
+    }
+  | {
       ropeType: 'llama3';
       factor: number;
       lowFreqFactor: number;

@@ -24,6 +24,10 @@ export interface QuantizationOptions {
   mode?: QuantizationMode;
 }
 
+/** @internal Group size and bits of a mode, checked, with its own where they are not given. */
+export const quantizationShape = (mode: QuantizationMode, groupSize?: number, bits?: number): [number, number] =>
+  guard(() => addon().core.quantizationShape(mode, groupSize, bits)) as [number, number];
+
 const quantizationKeys = ['groupSize', 'bits', 'mode'] as const;
 const codes = ['weight', 'scales', 'biases'] as const;
 
@@ -41,8 +45,7 @@ abstract class Packed extends Module {
   constructor(options: QuantizationOptions) {
     super();
     const { mode = 'affine', groupSize, bits } = options;
-    const shape = guard(() => addon().core.quantizationShape(mode, groupSize, bits));
-    [this.groupSize, this.bits] = shape as [number, number];
+    [this.groupSize, this.bits] = quantizationShape(mode, groupSize, bits);
     this.mode = mode;
   }
 

@@ -78,143 +78,163 @@ export interface TransformerOptions extends TransformerLayerOptions {
 }
 
 const layerKeys = ['mlpDims', 'dropout', 'activation', 'normFirst'];
+const stackKeys = [...layerKeys, 'checkpoint'];
 
-/** One layer of an encoder (Vaswani et al. 2017, arXiv:1706.03762). */
-export class TransformerEncoderLayer extends Module {
-  attention: Module;
-  ln1: Module;
-  ln2: Module;
-  linear1: Module;
-  linear2: Module;
-  dropout1: Module;
-  dropout2: Module;
+/** What the layers of encoders and decoders share: parts that a norm precedes or follows, and whose results are added to what came in. */
+abstract class TransformerLayer extends Module {
+  declare ln1: Module;
+  declare ln2: Module;
+  declare linear1: Module;
+  declare linear2: Module;
+  declare dropout1: Module;
+  declare dropout2: Module;
   readonly activation: (x: MxArray) => MxArray;
   readonly normFirst: boolean;
 
-  constructor(dims: number, numHeads: number, options?: TransformerLayerOptions) {
+  /** Makes the attentions of these names, and then the rest: a norm and a dropout for each of them and for the feed-forward part. */
+  constructor(name: string, attentions: readonly string[], dims: number, numHeads: number, options: unknown) {
     super();
-    const given = known(options, layerKeys, 'nn.TransformerEncoderLayer');
+    const given = known(options as TransformerLayerOptions | undefined, layerKeys, name);
     const { mlpDims = 4 * dims, dropout = 0, activation = relu, normFirst = true } = given;
-    this.attention = new MultiHeadAttention(dims, numHeads);
-    this.ln1 = new LayerNorm(dims);
-    this.ln2 = new LayerNorm(dims);
+    const members = this as unknown as Record<string, Module>;
+    const places = Array.from({ length: attentions.length + 1 }, (_, i) => i + 1);
+    for (const attention of attentions) members[attention] = new MultiHeadAttention(dims, numHeads);
+    for (const i of places) members[`ln${i}`] = new LayerNorm(dims);
     this.linear1 = new Linear(dims, mlpDims);
     this.linear2 = new Linear(mlpDims, dims);
-    this.dropout1 = new Dropout(dropout);
-    this.dropout2 = new Dropout(dropout);
+    for (const i of places) members[`dropout${i}`] = new Dropout(dropout);
     this.activation = activation;
     this.normFirst = normFirst;
   }
 
+  protected added(x: MxArray, norm: Module, part: (y: MxArray) => MxArray): MxArray {
+    return this.normFirst ? add(x, part(norm.forward(x))) : (norm.forward(add(x, part(x))) as MxArray);
+  }
+
+  protected feed(x: MxArray, dropout: Module): MxArray {
+    return this.linear2.forward(dropout.forward(this.activation(this.linear1.forward(x)))) as MxArray;
+  }
+}
+
+/** Layers one after the other, and a norm. */
+abstract class TransformerStack extends Module {
+  readonly layers: Module[];
+  ln: Module;
+  readonly checkpoint: boolean;
+
+  constructor(
+    name: string,
+    numLayers: number,
+    dims: number,
+    options: TransformerOptions | undefined,
+    make: (options: TransformerLayerOptions) => Module,
+  ) {
+    super();
+    const { checkpoint = false, ...layer } = known(options, stackKeys, name);
+    this.layers = Array.from({ length: size(name, 'numLayers', numLayers) }, () => make(layer));
+    this.ln = new LayerNorm(dims);
+    this.checkpoint = checkpoint;
+  }
+
+  /** Through all layers; `rest` goes into each of them as it is. */
+  protected through(x: MxArray, ...rest: unknown[]): MxArray {
+    for (const layer of this.layers) x = this.checkpoint ? recomputed(layer)(x, ...rest) : layer.forward(x, ...rest);
+    return this.ln.forward(x) as MxArray;
+  }
+}
+
+/** One layer of an encoder (Vaswani et al. 2017, arXiv:1706.03762). */
+export class TransformerEncoderLayer extends TransformerLayer {
+  declare attention: Module;
+
+  constructor(dims: number, numHeads: number, options?: TransformerLayerOptions) {
+    super('nn.TransformerEncoderLayer', ['attention'], dims, numHeads, options);
+  }
+
   forward(x: MxArray, mask?: AttentionMask): MxArray {
-    const feed = (y: MxArray): MxArray =>
-      this.linear2.forward(this.dropout2.forward(this.activation(this.linear1.forward(y))));
-    if (this.normFirst) {
-      const y = this.ln1.forward(x);
-      const attended = add(x, this.dropout1.forward(this.attention.forward(y, y, y, mask)));
-      return add(attended, feed(this.ln2.forward(attended)));
-    }
-    const attended = this.ln1.forward(add(x, this.dropout1.forward(this.attention.forward(x, x, x, mask))));
-    return this.ln2.forward(add(attended, feed(attended))) as MxArray;
+    const attended = this.added(x, this.ln1, (y) => this.dropout1.forward(this.attention.forward(y, y, y, mask)));
+    return this.added(attended, this.ln2, (y) => this.feed(y, this.dropout2));
   }
 }
 
 /** Layers of an encoder and a norm. */
-export class TransformerEncoder extends Module {
-  readonly layers: Module[];
-  ln: Module;
-  readonly checkpoint: boolean;
-
+export class TransformerEncoder extends TransformerStack {
   constructor(numLayers: number, dims: number, numHeads: number, options?: TransformerOptions) {
-    super();
-    const given = known(options, [...layerKeys, 'checkpoint'], 'nn.TransformerEncoder');
-    const { checkpoint = false, ...layer } = given;
-    size('nn.TransformerEncoder', 'numLayers', numLayers);
-    this.layers = Array.from({ length: numLayers }, () => new TransformerEncoderLayer(dims, numHeads, layer));
-    this.ln = new LayerNorm(dims);
-    this.checkpoint = checkpoint;
+    const make = (layer: TransformerLayerOptions): Module => new TransformerEncoderLayer(dims, numHeads, layer);
+    super('nn.TransformerEncoder', numLayers, dims, options, make);
   }
 
   forward(x: MxArray, mask?: AttentionMask): MxArray {
-    for (const layer of this.layers) {
-      x = this.checkpoint ? recomputed(layer)(x, mask) : layer.forward(x, mask);
-    }
-    return this.ln.forward(x) as MxArray;
+    return this.through(x, mask);
   }
 }
 
 /** One layer of a decoder (Vaswani et al. 2017, arXiv:1706.03762). */
-export class TransformerDecoderLayer extends Module {
-  selfAttention: Module;
-  crossAttention: Module;
-  ln1: Module;
-  ln2: Module;
-  ln3: Module;
-  linear1: Module;
-  linear2: Module;
-  dropout1: Module;
-  dropout2: Module;
-  dropout3: Module;
-  readonly activation: (x: MxArray) => MxArray;
-  readonly normFirst: boolean;
+export class TransformerDecoderLayer extends TransformerLayer {
+  declare selfAttention: Module;
+  declare crossAttention: Module;
+  declare ln3: Module;
+  declare dropout3: Module;
 
   constructor(dims: number, numHeads: number, options?: TransformerLayerOptions) {
-    super();
-    const given = known(options, layerKeys, 'nn.TransformerDecoderLayer');
-    const { mlpDims = 4 * dims, dropout = 0, activation = relu, normFirst = true } = given;
-    this.selfAttention = new MultiHeadAttention(dims, numHeads);
-    this.crossAttention = new MultiHeadAttention(dims, numHeads);
-    this.ln1 = new LayerNorm(dims);
-    this.ln2 = new LayerNorm(dims);
-    this.ln3 = new LayerNorm(dims);
-    this.linear1 = new Linear(dims, mlpDims);
-    this.linear2 = new Linear(mlpDims, dims);
-    this.dropout1 = new Dropout(dropout);
-    this.dropout2 = new Dropout(dropout);
-    this.dropout3 = new Dropout(dropout);
-    this.activation = activation;
-    this.normFirst = normFirst;
+    super('nn.TransformerDecoderLayer', ['selfAttention', 'crossAttention'], dims, numHeads, options);
   }
 
   forward(x: MxArray, memory: MxArray, xMask?: AttentionMask, memoryMask?: AttentionMask): MxArray {
-    const feed = (y: MxArray): MxArray =>
-      this.linear2.forward(this.dropout3.forward(this.activation(this.linear1.forward(y))));
-    const own = (y: MxArray): MxArray => this.dropout1.forward(this.selfAttention.forward(y, y, y, xMask));
-    const cross = (y: MxArray): MxArray =>
-      this.dropout2.forward(this.crossAttention.forward(y, memory, memory, memoryMask));
-    if (this.normFirst) {
-      x = add(x, own(this.ln1.forward(x)));
-      x = add(x, cross(this.ln2.forward(x)));
-      return add(x, feed(this.ln3.forward(x)));
-    }
-    x = this.ln1.forward(add(x, own(x)));
-    x = this.ln2.forward(add(x, cross(x)));
-    return this.ln3.forward(add(x, feed(x))) as MxArray;
+    x = this.added(x, this.ln1, (y) => this.dropout1.forward(this.selfAttention.forward(y, y, y, xMask)));
+    x = this.added(x, this.ln2, (y) =>
+      this.dropout2.forward(this.crossAttention.forward(y, memory, memory, memoryMask)),
+    );
+    return this.added(x, this.ln3, (y) => this.feed(y, this.dropout3));
   }
 }
 
 /** Layers of a decoder and a norm. */
-export class TransformerDecoder extends Module {
-  readonly layers: Module[];
-  ln: Module;
-  readonly checkpoint: boolean;
-
+export class TransformerDecoder extends TransformerStack {
   constructor(numLayers: number, dims: number, numHeads: number, options?: TransformerOptions) {
-    super();
-    const given = known(options, [...layerKeys, 'checkpoint'], 'nn.TransformerDecoder');
-    const { checkpoint = false, ...layer } = given;
-    size('nn.TransformerDecoder', 'numLayers', numLayers);
-    this.layers = Array.from({ length: numLayers }, () => new TransformerDecoderLayer(dims, numHeads, layer));
-    this.ln = new LayerNorm(dims);
-    this.checkpoint = checkpoint;
+    const make = (layer: TransformerLayerOptions): Module => new TransformerDecoderLayer(dims, numHeads, layer);
+    super('nn.TransformerDecoder', numLayers, dims, options, make);
   }
 
   forward(x: MxArray, memory: MxArray, xMask?: AttentionMask, memoryMask?: AttentionMask): MxArray {
-    for (const layer of this.layers) {
-      x = this.checkpoint
-        ? recomputed(layer)(x, memory, xMask, memoryMask)
-        : layer.forward(x, memory, xMask, memoryMask);
-    }
-    return this.ln.forward(x) as MxArray;
+    return this.through(x, memory, xMask, memoryMask);
+  }
+}
+
+export interface EncoderDecoderOptions extends TransformerOptions {
+  /** Layers of the encoder, 6. */
+  numEncoderLayers?: number;
+  /** Layers of the decoder, 6. */
+  numDecoderLayers?: number;
+  /** In place of the encoder; called with a source and its mask. */
+  customEncoder?: Module;
+  /** In place of the decoder; called with a target, the encoder's result and the masks of both. */
+  customDecoder?: Module;
+}
+
+/** An encoder, and a decoder that attends to what it makes (Vaswani et al. 2017, arXiv:1706.03762). */
+export class Transformer extends Module {
+  encoder: Module;
+  decoder: Module;
+
+  constructor(dims = 512, numHeads = 8, options?: EncoderDecoderOptions) {
+    super();
+    const own = ['numEncoderLayers', 'numDecoderLayers', 'customEncoder', 'customDecoder'];
+    const given = known(options, [...stackKeys, ...own], 'nn.Transformer');
+    const { numEncoderLayers = 6, numDecoderLayers = 6, customEncoder, customDecoder, ...stack } = given;
+    this.encoder = customEncoder ?? new TransformerEncoder(numEncoderLayers, dims, numHeads, stack);
+    this.decoder = customDecoder ?? new TransformerDecoder(numDecoderLayers, dims, numHeads, stack);
+  }
+
+  /** A source `[B, S, dims]` and a target `[B, T, dims]` to `[B, T, dims]`; the mask of the memory is between targets and sources. */
+  forward(
+    source: MxArray,
+    target: MxArray,
+    sourceMask?: AttentionMask,
+    targetMask?: AttentionMask,
+    memoryMask?: AttentionMask,
+  ): MxArray {
+    const memory = this.encoder.forward(source, sourceMask) as MxArray;
+    return this.decoder.forward(target, memory, targetMask, memoryMask) as MxArray;
   }
 }

@@ -11,5 +11,5 @@ export type { Group, LearningRate, OptimizerOptions, OptimizerState, SharedOptio
 export { BaseOptimizer } from './base.js';
 export * from './rules.js';
 export * as schedules from './schedules.js';
-export { Schedule } from './schedules.js';
+export { cosineDecay, exponentialDecay, joinSchedules, linearSchedule, Schedule, stepDecay } from './schedules.js';
 export type { TransformersSchedule, TransformersSchedules } from './schedules.js';

@@ -5,7 +5,7 @@ use super::config::Reader;
 use crate::mlx::Result;
 use crate::nn::{LongRope, RopeConfig, RopeScaling, Yarn};
 
-const TYPES: &str = "one of default, linear, dynamic, yarn, longrope, llama3";
+const TYPES: &str = "one of default, linear, dynamic, yarn, longrope, llama3, proportional";
 
 /// Rotary embeddings of the first `dims` features from the keys of `config.json` that speak of them.
 pub fn rope_from_json(json: &serde_json::Value, dims: i32) -> Result<RopeConfig> {
@@ -30,11 +30,14 @@ pub(crate) fn rope(config: &Reader, head_dim: i32, max_position_embeddings: i32)
             return Err(rope.wrong(key, "absent: rotary parameters per layer type are not supported"));
         }
     }
-    refuse_partial(config)?;
-    refuse_partial(&rope)?;
     let theta = rope.float("rope_theta", Some(theta), 1.000001, 1e15)?;
     let type_key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
-    let scaling = match rope.text(type_key)?.unwrap_or("default") {
+    let kind = rope.text(type_key)?.unwrap_or("default");
+    refuse_partial(config)?;
+    if kind != "proportional" {
+        refuse_partial(&rope)?;
+    }
+    let scaling = match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: factor(&rope)? },
         "dynamic" => {
@@ -58,6 +61,10 @@ pub(crate) fn rope(config: &Reader, head_dim: i32, max_position_embeddings: i32)
                 original_max_position_embeddings: original(config, &rope, max_position_embeddings)?,
             }
         }
+        "proportional" => RopeScaling::Proportional {
+            partial_rotary_factor: rope.float("partial_rotary_factor", Some(1.0), 0.0, 1.0)?,
+            factor: rope.float("factor", Some(1.0), 1e-6, 1e6)?,
+        },
         _ => return Err(rope.wrong(type_key, TYPES)),
     };
     Ok(RopeConfig { dims: head_dim, theta, scaling })

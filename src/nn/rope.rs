@@ -42,6 +42,11 @@ pub enum RopeScaling {
     },
     Yarn(Yarn),
     LongRope(LongRope),
+    /// Gemma 4: only this part of the features is rotated, with the wavelengths of all, divided by the factor.
+    Proportional {
+        partial_rotary_factor: f64,
+        factor: f64,
+    },
     /// Llama 3.1: high frequencies kept, low ones divided by the factor, a ramp between.
     Llama3 {
         factor: f64,
@@ -138,6 +143,14 @@ impl Rope {
                     short: scaled(&long.short_factor)?,
                     long: scaled(&long.long_factor)?,
                     original_max_position_embeddings: long.original_max_position_embeddings,
+                }
+            }
+            RopeScaling::Proportional { partial_rotary_factor, factor } => {
+                let rotated = (partial_rotary_factor * f64::from(dims) / 2.0) as usize;
+                let stretched = |(i, &length): (usize, &f64)| if i < rotated { length * factor } else { f64::INFINITY };
+                Frequencies::Table {
+                    table: table(&wavelengths.iter().enumerate().map(stretched).collect::<Vec<_>>())?,
+                    scale: 1.0,
                 }
             }
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {

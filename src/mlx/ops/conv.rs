@@ -198,3 +198,21 @@ pub fn conv_transpose(
         }
     })
 }
+
+/// The discrete convolution of two vectors, as NumPy's: `full`, where they overlap at all; `valid`, where they overlap fully; `same`, the
+/// middle of `full`, as long as the longer vector.
+pub fn convolve(a: &Array, v: &Array, mode: &str) -> Result<Array> {
+    check::one_of("convolve", "mode", mode, &["full", "valid", "same"])?;
+    if a.ndim() != 1 || v.ndim() != 1 {
+        return Err(Error::Shape(format!("convolve: two vectors are needed, got shapes {:?} and {:?}", a.shape(), v.shape())));
+    }
+    let (long, short) = if a.size() < v.size() { (v, a) } else { (a, v) };
+    let reach = check::size("convolve", short.size() as i64)? - 1;
+    let (low, high) = match mode {
+        "full" => (reach, reach),
+        "same" => ((reach + 1) / 2, reach / 2),
+        _ => (0, 0),
+    };
+    let options = ConvOptions { padding_low: vec![low], padding_high: vec![high], flip: true, ..ConvOptions::new(1) };
+    conv_general(&long.reshape(&[1, -1, 1])?, &short.reshape(&[1, -1, 1])?, &options)?.flatten()
+}

@@ -24,7 +24,7 @@ mod shape;
 mod slice;
 mod sort;
 
-pub use conv::{ConvOptions, conv, conv_general, conv_transpose};
+pub use conv::{ConvOptions, conv, conv_general, conv_transpose, convolve};
 pub use create::{
     arange, bartlett, blackman, eye, full, full_array, full_like, hamming, hanning, identity, linspace, linspace_endpoint,
     meshgrid, ones, ones_like, tri, zeros, zeros_like,

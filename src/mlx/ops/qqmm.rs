@@ -6,7 +6,7 @@ use super::check;
 use super::matrix::matrix_indices;
 use super::quantized::{Quantization, QuantizationMode, check_activations, check_half_or_single};
 use crate::mlx::array::{optional, output};
-use crate::mlx::{Array, Error, Result, stream};
+use crate::mlx::{Array, Device, Error, Result, stream};
 
 /// The second operand of `qqmm`: packed with scales, or float and packed on the way.
 fn check_quantizable(op: &str, x: &Array, w: &Array, scales: Option<&Array>, how: Quantization) -> Result<()> {
@@ -23,10 +23,18 @@ fn check_quantizable(op: &str, x: &Array, w: &Array, scales: Option<&Array>, how
     };
     check::not_empty(op, x)?;
     check_activations(op, x, w, size, true)?;
-    if size % how.group_size() == 0 {
-        return Ok(());
+    if size % how.group_size() != 0 {
+        return Err(Error::Shape(format!(
+            "{op}: the inner size {size} is not a multiple of the group size {}",
+            how.group_size()
+        )));
     }
-    Err(Error::Shape(format!("{op}: the inner size {size} is not a multiple of the group size {}", how.group_size())))
+    if stream::default_device() == Device::Cpu {
+        return Err(Error::Argument(format!(
+            "{op}: MLX has no CPU code for products of two quantised sides; choose the device 'gpu', or quantizedMatmul, which leaves x as it is"
+        )));
+    }
+    Ok(())
 }
 
 /// `x @ wᵀ` with both sides quantised: `x` on the way, `w` on the way or packed with `scales_w`. On a GPU; MLX has no CPU code.

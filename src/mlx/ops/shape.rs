@@ -91,6 +91,12 @@ impl Array {
         output(|result| unsafe { sys::mlx_swapaxes(result, self.0, a, b, stream::current()) })
     }
 
+    /// The last two axes swapped.
+    pub fn matrix_transpose(&self) -> Result<Array> {
+        check::min_ndim("matrix_transpose", self, 2)?;
+        self.swapaxes(-1, -2)
+    }
+
     pub fn moveaxis(&self, source: i32, destination: i32) -> Result<Array> {
         // SAFETY: valid handle.
         output(|result| unsafe { sys::mlx_moveaxis(result, self.0, source, destination, stream::current()) })

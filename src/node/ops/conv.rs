@@ -42,7 +42,7 @@ pub struct ConvolutionOptions {
     pub groups: Option<f64>,
 }
 
-fn convolve(op: &str, spatial: usize, input: &Array, weight: &Array, options: ConvolutionOptions) -> Result<Array> {
+fn convolution(op: &str, spatial: usize, input: &Array, weight: &Array, options: ConvolutionOptions) -> Result<Array> {
     check_spatial(op, input, spatial)?;
     let stride = each("stride", options.stride, 1, spatial)?;
     let padding = each("padding", options.padding, 0, spatial)?;
@@ -53,19 +53,19 @@ fn convolve(op: &str, spatial: usize, input: &Array, weight: &Array, options: Co
 /// Convolution of `[N, L, C_in]` with `[C_out, K, C_in / groups]` to `[N, L', C_out]`.
 #[napi(namespace = "ops", js_name = "conv1d", catch_unwind)]
 pub fn conv1d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions) -> js::Result<ArrayHandle> {
-    Ok(convolve("conv1d", 1, &input, &weight, options)?.into())
+    Ok(convolution("conv1d", 1, &input, &weight, options)?.into())
 }
 
 /// Convolution of `[N, H, W, C_in]` with `[C_out, KH, KW, C_in / groups]` to `[N, H', W', C_out]`.
 #[napi(namespace = "ops", js_name = "conv2d", catch_unwind)]
 pub fn conv2d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions) -> js::Result<ArrayHandle> {
-    Ok(convolve("conv2d", 2, &input, &weight, options)?.into())
+    Ok(convolution("conv2d", 2, &input, &weight, options)?.into())
 }
 
 /// Convolution of `[N, D, H, W, C_in]` with `[C_out, KD, KH, KW, C_in / groups]` to `[N, D', H', W', C_out]`.
 #[napi(namespace = "ops", js_name = "conv3d", catch_unwind)]
 pub fn conv3d(input: ArrayHandle, weight: ArrayHandle, options: ConvolutionOptions) -> js::Result<ArrayHandle> {
-    Ok(convolve("conv3d", 3, &input, &weight, options)?.into())
+    Ok(convolution("conv3d", 3, &input, &weight, options)?.into())
 }
 
 /// Of `convTranspose1d`, `convTranspose2d` and `convTranspose3d`: a number for all spatial axes, or one each.
@@ -163,4 +163,15 @@ pub fn conv_general(input: ArrayHandle, weight: ArrayHandle, options: ConvGenera
         flip: options.flip.unwrap_or(false),
     };
     Ok(ops::conv_general(&input, &weight, &options)?.into())
+}
+
+/// The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
+/// overlap fully) or `same` (the middle of `full`, as long as the longer one).
+#[napi(namespace = "ops", catch_unwind)]
+pub fn convolve(
+    a: ArrayHandle,
+    v: ArrayHandle,
+    #[napi(ts_arg_type = "'full' | 'valid' | 'same' | undefined | null")] mode: Option<String>,
+) -> js::Result<ArrayHandle> {
+    Ok(ops::convolve(&a, &v, mode.as_deref().unwrap_or("full"))?.into())
 }

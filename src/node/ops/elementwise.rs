@@ -3,7 +3,7 @@
 use napi_derive::napi;
 
 use super::{ArrayHandle, DtypeName, Operand, integer_or};
-use crate::mlx::ops;
+use crate::mlx::{Array, ops, transforms};
 use crate::node::error as js;
 
 macro_rules! unary {
@@ -266,4 +266,12 @@ pub fn allclose(
 pub fn array_equal(a: Operand, b: Operand, equal_nan: Option<bool>) -> js::Result<ArrayHandle> {
     let (a, b) = Operand::pair(a, b)?;
     Ok(a.array_equal(&b, equal_nan.unwrap_or(false))?.into())
+}
+
+/// The same arrays, computed only after `dependencies`: for effects that must come first.
+#[napi(namespace = "ops", catch_unwind)]
+pub fn depends(inputs: Vec<ArrayHandle>, dependencies: Vec<ArrayHandle>) -> js::Result<Vec<ArrayHandle>> {
+    let inputs: Vec<Array> = inputs.iter().map(|array| Array::clone(array)).collect();
+    let dependencies: Vec<Array> = dependencies.iter().map(|array| Array::clone(array)).collect();
+    Ok(transforms::depends(&inputs, &dependencies)?.into_iter().map(ArrayHandle::from).collect())
 }

@@ -45,6 +45,12 @@ pub fn swapaxes(a: ArrayHandle, axis1: f64, axis2: f64) -> js::Result<ArrayHandl
     Ok(a.swapaxes(integer("axis1", axis1)?, integer("axis2", axis2)?)?.into())
 }
 
+/// The last two axes exchanged.
+#[napi(namespace = "ops", catch_unwind)]
+pub fn matrix_transpose(a: ArrayHandle) -> js::Result<ArrayHandle> {
+    Ok(a.matrix_transpose()?.into())
+}
+
 /// One axis moved to another place, the others in their order.
 #[napi(namespace = "ops", catch_unwind)]
 pub fn moveaxis(a: ArrayHandle, source: f64, destination: f64) -> js::Result<ArrayHandle> {
