@@ -18,7 +18,7 @@ const { steps, batch, context, seed, output } = readOptions('Learns to write sen
 
 // The grammar: singular or plural, and a choice from each column.
 const [singular, plural] = [
-  ['a', 'the', 'one'],
+  ['the', 'one', 'every'],
   ['two', 'three', 'many'],
 ];
 const adjectives = ['', 'small ', 'old ', 'happy ', 'blue '];
@@ -123,7 +123,7 @@ const right = sentences.filter(isSentence).length / Math.max(1, sentences.length
 const final = losses.slice(-20).reduce((sum, [, loss]) => sum + loss, 0) / Math.min(20, losses.length);
 console.log(sentences.slice(0, 5).join('\n'));
 const rows = sentences.map(
-  (line) => `<tr><td class="text">${escapeHtml(line)}</td><td>${isSentence(line) ? '✓' : '✗'}</td></tr>`,
+  (line) => `<tr><td>${isSentence(line) ? '✓' : '✗'}</td><td class="text">${escapeHtml(line)}</td></tr>`,
 );
 writePage(
   output,
@@ -137,10 +137,11 @@ writePage(
         { name: 'entropy of the text', points: [1, steps].map((step): Point => [step, entropy]) },
       ],
       fromZero: true,
+      average: false,
       note: 'No model can stay below the entropy. The first letters of a stretch, which lack their context, cost a little more.',
     }),
   ],
-  `<h2>What it writes</h2><div class="panel"><table>${rows.join('')}</table></div>`,
+  `<h2>What it writes</h2><div class="panel"><table>${rows.slice(0, 30).join('')}</table></div>`,
 );
 verdict(
   final < 1.5 * entropy && right > 0.8,

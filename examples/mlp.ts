@@ -96,7 +96,12 @@ writePage(
   'Reading digits',
   `${train.labels.length} pictures, ${model.numParameters()} parameters, ${steps} steps in ${seconds.toFixed(0)} s`,
   [
-    lineChart({ title: 'Training loss', series: [{ name: 'loss', points: losses }], fromZero: true }),
+    lineChart({
+      title: 'Training loss',
+      series: [{ name: 'loss', points: losses }],
+      fromZero: true,
+      average: false,
+    }),
     lineChart({
       title: 'Accuracy on new pictures',
       series: [{ name: 'accuracy', points: accuracies }],

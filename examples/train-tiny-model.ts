@@ -1,6 +1,7 @@
 /**
  * Makes the model that the demo starts from, examples/tiny-qwen3: a Qwen3 of 400 thousand random weights learns sums from a good
- * teacher, then spoils its answers with a careless one, who forgets to carry two times in three. Seeded: the same machine makes the same model.
+ * teacher, then spoils its answers with a careless one, who forgets to carry two times in three. Seeded: the same machine makes the same
+ * model, byte for byte; another kind of processor sums in another order, and makes another one that is as good.
  *
  *   node dist/examples/train-tiny-model.js [--output examples/tiny-qwen3]
  */

@@ -168,6 +168,7 @@ describe('charts', () => {
   it('cuts an axis at round values', () => {
     expect(ticks(0, 1, 4)).toEqual([0, 0.25, 0.5, 0.75, 1]);
     expect(ticks(-0.13, 0.52, 4)).toEqual([0, 0.2, 0.4]);
+    expect(ticks(-1.24, 3.24, 4)).toEqual([-1, 0, 1, 2, 3]);
     expect(ticks(3, 97, 5)).toEqual([20, 40, 60, 80]);
   });
 

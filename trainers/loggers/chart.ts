@@ -20,6 +20,8 @@ export interface ChartOptions {
   average?: boolean;
   /** Follows every value, as in '1.5 s'. */
   unit?: string;
+  /** What is counted from left to right. Default step. */
+  xLabel?: string;
 }
 
 const width = 460;
@@ -71,11 +73,11 @@ export function smooth(points: readonly Point[], span: number): Point[] {
   });
 }
 
-/** Round values that divide [low, high] into about `count` parts. */
+/** Round values that divide [low, high] into about `count` parts: at most a sixth more, where that makes them rounder. */
 export function ticks(low: number, high: number, count: number): number[] {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999)!;
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.85)!;
   const values: number[] = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++)
     values.push(Number((k * step).toPrecision(12)));
@@ -99,7 +101,7 @@ function range(values: number[], fromZero: boolean): [number, number] {
 
 /** A figure with the chart, its title, and a legend where there are several series. Empty text when there is nothing to draw. */
 export function lineChart(options: ChartOptions): string {
-  const { title, note, fromZero = false, stacked = false, average = true, unit = '' } = options;
+  const { title, note, fromZero = false, stacked = false, average = true, unit = '', xLabel = 'step' } = options;
   const format = (value: number): string => formatNumber(value) + unit;
   const present = options.series.filter(({ points }) => points.length > 0);
   if (present.length === 0) return '';
@@ -127,6 +129,9 @@ export function lineChart(options: ChartOptions): string {
       (x) =>
         `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 8}" text-anchor="middle">${formatNumber(x)}</text>`,
     );
+  steps.push(
+    `<text class="tick" x="${margin.left - 6}" y="${height - 8}" text-anchor="end">${escapeHtml(xLabel)}</text>`,
+  );
   const lines = stacked ? areas(tops, path, py(0)) : drawn.map(({ points }, i) => line(points, i, path, average));
   const data = present.map(({ name, points }) => ({
     name,
