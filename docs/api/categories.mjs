@@ -1,5 +1,5 @@
 // A plugin of TypeDoc: sorts what is exported into categories, by the file that it comes from. The operations of `mx`, and the methods
-// of `MxArray`, go by the families of `src/node/ops`. Guides are named by their headings.
+// of `MxArray`, go by the families of `src/node/ops`. Guides are named by their headings. Options of trainers get their defaults.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -105,6 +105,29 @@ function put(reflection, category) {
   }
 }
 
+/** Interfaces whose properties come from a schema of zod: by name, the module of the built package and the schema in it. */
+const schemas = {
+  GRPOConfig: ['dist/trainers/grpo/config.js', 'grpoConfigSchema'],
+  SFTConfig: ['dist/trainers/sft/trainer.js', 'sftConfigSchema'],
+};
+
+/** Puts the schema's default in the place of code that says nothing; complains about options without a word on what they are. */
+async function describeOptions(app, reflection) {
+  const [file, name] = schemas[reflection.name];
+  const { [name]: schema } = await import(path.join(root, file));
+  for (const option of reflection.children) {
+    if (!option.hasComment()) app.logger.warn(`${reflection.name}.${option.name} is not documented`);
+    const standard = schema.shape[option.name].parse(undefined);
+    delete option.defaultValue;
+    if (standard === undefined) continue;
+    const small = typeof standard === 'number' && standard > 0 && standard < 1e-3;
+    const text =
+      typeof standard === 'string' ? `'${standard}'` : small ? standard.toExponential() : JSON.stringify(standard);
+    option.comment ??= new Comment();
+    option.comment.blockTags.push(new CommentTag('@defaultValue', [{ kind: 'code', text: `\`${text}\`` }]));
+  }
+}
+
 /** @param {import('typedoc').Application} app */
 export function load(app) {
   const familyOf = new Map(operations());
@@ -144,5 +167,14 @@ export function load(app) {
         : categoryOf(reflection, project);
       if (category !== undefined) put(reflection, category);
     }
+  });
+
+  // Before pages are made: the conversion itself does not wait for what is asynchronous.
+  app.renderer.preRenderAsyncJobs.push(async ({ project }) => {
+    const configs = Object.values(project.reflections).filter(
+      ({ name, kind }) => kind === ReflectionKind.Interface && Object.hasOwn(schemas, name),
+    );
+    if (configs.length !== Object.keys(schemas).length) app.logger.warn('an interface of a schema is not there');
+    for (const config of configs) await describeOptions(app, config);
   });
 }

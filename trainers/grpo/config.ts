@@ -19,19 +19,24 @@ export const grpoConfigSchema = z.strictObject({
 
   /** Peak learning rate of AdamW. */
   learningRate: notNegative.default(1e-6),
+  /** How the rate goes after the warm-up: down to 0 at the last step, in a straight line or along a cosine, or not at all. 'constant' has no warm-up. */
   lrSchedulerType: z.enum(schedulerTypes).default('linear'),
   /** Steps of linear warm-up; below 1, a share of all steps. */
   warmupSteps: notNegative.default(0),
   /** Decoupled weight decay on matrices; biases and norms are exempt. */
   weightDecay: notNegative.default(0),
+  /** Decay of AdamW's mean of gradients, below 1. */
   adamBeta1: share.default(0.9),
+  /** Decay of AdamW's mean of squared gradients, below 1. */
   adamBeta2: share.default(0.999),
+  /** Added to the root of AdamW's mean of squared gradients. */
   adamEpsilon: positive.default(1e-8),
   /** Global gradient norm above which gradients are scaled down; 0 is off. */
   maxGradNorm: notNegative.default(1),
 
   /** Optimizer steps in all; -1 means `numTrainEpochs` decides. */
   maxSteps: z.int().min(-1).default(-1),
+  /** Passes over the prompts, where maxSteps does not decide. */
   numTrainEpochs: positive.default(3),
   /** Completions in one micro-batch (one forward and backward pass). */
   perDeviceTrainBatchSize: count.default(8),
@@ -45,15 +50,20 @@ export const grpoConfigSchema = z.strictObject({
   generationBatchSize: count.optional(),
   /** How many times each round's completions are trained on (mu). */
   numIterations: count.default(1),
+  /** Draw the prompts of each pass in a random order; else as they come. */
   shuffleDataset: z.boolean().default(true),
 
   /** Longest completion in tokens. */
   maxCompletionLength: count.default(512),
   /** Sampling temperature, and the divisor of the logits in training. */
   temperature: positive.default(1),
+  /** Sample among the likeliest tokens that have this probability together; 1 is off. */
   topP: z.number().gt(0).max(1).default(1),
+  /** Sample among this many of the likeliest tokens; 0 is off. */
   topK: size.default(0),
+  /** Sample among tokens of at least this share of the likeliest one's probability; 0 is off. */
   minP: share.default(0),
+  /** Divides the logits of tokens that are there already (multiplies negative ones); 1 is off. */
   repetitionPenalty: positive.default(1),
   /** Variables of the chat template, such as { enableThinking: false }. */
   chatTemplateKwargs: z.record(z.string(), z.unknown()).default({}),
@@ -66,27 +76,36 @@ export const grpoConfigSchema = z.strictObject({
   epsilonHigh: positive.optional(),
   /** Cap of the unclipped ratio (two-sided clipping). */
   delta: z.number().min(1).optional(),
+  /** How token losses are added up and clipped; docs/training.md compares them. */
   lossType: z.enum(['dapo', 'grpo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', 'luspo', 'vespo']).default('dapo'),
-  /** 'sequence' is GSPO. */
+  /** Whether ratios to the sampling policy are of tokens, or of whole sequences (GSPO). */
   importanceSamplingLevel: z.enum(['token', 'sequence']).default('token'),
   /** Multiply the KL term by the ratio, which makes its gradient the true one. */
   useBiasCorrectionKl: z.boolean().default(true),
-  /** Sequences with negative advantage that drifted further than this from the sampler are dropped. */
+  /** Sequences with negative advantage that drifted further than this from the sampler (mean log-ratio, in nats) are dropped. Absent: off. */
   offPolicyMaskThreshold: z.number().optional(),
   /** Train only on this share of tokens with the highest entropy; 1 is off. */
   topEntropyQuantile: share.default(1),
+  /** Weight of a bonus for the entropy of the policy; 0 is off. */
   entropyCoef: notNegative.default(0),
+  /** Steepness of the soft clip of 'sapo' where the advantage is negative. */
   sapoTemperatureNeg: positive.default(1.05),
+  /** Steepness of the soft clip of 'sapo' where the advantage is positive. */
   sapoTemperaturePos: positive.default(1),
+  /** k in the weight w^k · e^(λ(1 - w)) of 'vespo', w being the ratio of the sequence, where the advantage is positive. */
   vespoKPos: positive.default(2),
+  /** λ in that weight where the advantage is positive. */
   vespoLambdaPos: positive.default(3),
+  /** k in that weight where the advantage is negative. */
   vespoKNeg: positive.default(3),
+  /** λ in that weight where the advantage is negative. */
   vespoLambdaNeg: positive.default(2),
 
   /** One weight for each reward; default all 1. */
   rewardWeights: z.array(z.number()).optional(),
   /** Divide advantages by the standard deviation of the group, of the whole batch, or not at all. */
   scaleRewards: z.enum(['group', 'batch', 'none']).default('group'),
+  /** Add weighted rewards up and then normalize (GRPO), or normalize each reward in its group first (GDPO). */
   multiObjectiveAggregation: z.enum(['sum_then_normalize', 'normalize_then_sum']).default('sum_then_normalize'),
   /** Leave completions that hit maxCompletionLength out of the loss. */
   maskTruncatedCompletions: z.boolean().default(false),
@@ -109,10 +128,15 @@ export const grpoConfigSchema = z.strictObject({
   evalOnStart: z.boolean().default(false),
   /** Prompts answered at once in evaluation. */
   perDeviceEvalBatchSize: count.default(32),
+  /** Of sampling and of the order of the prompts. */
   seed: z.int().min(0).default(42),
 });
 
-/** What the user writes: every field is optional. */
+/**
+ * The options of a GRPO run, all of them optional. A wrong value, or a name that is unknown, is ERR_MLX_CONFIG with all problems at once.
+ *
+ * @interface
+ */
 export type GRPOConfig = z.input<typeof grpoConfigSchema>;
 
 /** All fields, with the derived ones filled in. */

@@ -16,27 +16,45 @@ import { parseConfig } from '../validate.js';
 export const sftConfigSchema = z.strictObject({
   /** Folder for metrics.jsonl, report.html and the trained model (`model/`). Without it nothing is written. */
   outputDir: z.string().min(1).optional(),
+  /** Peak learning rate of AdamW. */
   learningRate: z.number().min(0).default(2e-5),
+  /** How the rate goes after the warm-up: down to 0 at the last step, in a straight line or along a cosine, or not at all. 'constant' has no warm-up. */
   lrSchedulerType: z.enum(schedulerTypes).default('linear'),
+  /** Steps of linear warm-up; below 1, a share of all steps. */
   warmupSteps: z.number().min(0).default(0),
+  /** Decoupled weight decay on matrices; biases and norms are exempt. */
   weightDecay: z.number().min(0).default(0),
+  /** Decay of AdamW's mean of gradients, below 1. */
   adamBeta1: z.number().min(0).lt(1).default(0.9),
+  /** Decay of AdamW's mean of squared gradients, below 1. */
   adamBeta2: z.number().min(0).lt(1).default(0.999),
+  /** Added to the root of AdamW's mean of squared gradients. */
   adamEpsilon: z.number().positive().default(1e-8),
+  /** Global gradient norm above which gradients are scaled down; 0 is off. */
   maxGradNorm: z.number().min(0).default(1),
   /** Optimizer steps in all; -1 means `numTrainEpochs` decides. */
   maxSteps: z.int().min(-1).default(-1),
+  /** Passes over the rows, where maxSteps does not decide. */
   numTrainEpochs: z.number().positive().default(3),
+  /** Rows in one micro-batch (one forward and backward pass). */
   perDeviceTrainBatchSize: z.int().min(1).default(8),
+  /** Micro-batches in one optimizer step. */
   gradientAccumulationSteps: z.int().min(1).default(1),
-  /** Longer examples are cut at the end. */
+  /** Longest row in tokens; longer ones are cut at the end. */
   maxLength: z.int().min(2).default(1024),
+  /** Recompute activations in the backward pass: less memory, about a third more time. */
   gradientCheckpointing: z.boolean().default(false),
+  /** Optimizer steps between log lines. */
   loggingSteps: z.int().min(1).default(10),
+  /** Of the order of the rows. */
   seed: z.int().min(0).default(42),
 });
 
-/** What the user writes: every field is optional. */
+/**
+ * The options of supervised fine-tuning, all of them optional. A wrong value, or a name that is unknown, is ERR_MLX_CONFIG with all problems at once.
+ *
+ * @interface
+ */
 export type SFTConfig = z.input<typeof sftConfigSchema>;
 
 /** All fields. */
