@@ -17,6 +17,9 @@ pub const FLAVOUR: &str = env!("MLX_NODE_FLAVOUR");
 /// Whether this build runs on a GPU by default.
 pub const GPU: bool = !matches!(FLAVOUR.as_bytes(), b"cpu");
 
+/// Whether the GPU of this build is reached through MLX's CUDA backend, some of whose kernels `src/mlx/cuda.rs` goes around.
+pub const CUDA: bool = matches!(FLAVOUR.as_bytes(), [b'c', b'u', b'd', b'a', ..]);
+
 /// Prepares the process: binds the BLAS and sets the allocator. Call once, before the first MLX operation.
 /// Returns a description of the BLAS in use.
 pub fn prepare() -> &'static str {
@@ -35,7 +38,7 @@ pub fn prepare() -> &'static str {
 /// Settings that MLX's CUDA library reads from the environment when it starts. What the user has set stays.
 #[cfg(target_os = "linux")]
 fn cuda_defaults() {
-    if !FLAVOUR.starts_with("cuda") {
+    if !CUDA {
         return;
     }
     for (name, value) in [

@@ -74,7 +74,10 @@ impl Error {
         let text = text.rsplit_once(" at ").map_or(text, |(message, place)| if place.contains(".cpp:") { message } else { text });
         let lower = text.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        if has(&["unable to allocate", "out of memory", "attempting to allocate", "bad_alloc", "[malloc"]) {
+        if has(&["float64 is not supported on the gpu"]) {
+            let hint = "compute with float32, or place the work on the CPU with mx.setDefaultDevice('cpu')";
+            Error::Dtype(format!("{text}: {hint}"))
+        } else if has(&["unable to allocate", "out of memory", "attempting to allocate", "bad_alloc", "[malloc"]) {
             Error::OutOfMemory(text.to_string())
         } else if has(&["failed with error code"]) {
             Error::Argument(format!("{text}: the matrix is singular, or has elements that are NaN or infinite"))

@@ -4,7 +4,7 @@ use mlx_sys as sys;
 
 use super::array::{optional, output};
 use super::ops::check;
-use super::{Array, Dtype, Error, Result, stream};
+use super::{Array, Dtype, Error, Result, cuda, stream};
 
 /// A float array whose last axis holds something, and vectors of that size.
 fn check_norm(op: &str, x: &Array, vectors: [Option<&Array>; 2]) -> Result<()> {
@@ -28,6 +28,9 @@ pub fn rms_norm(x: &Array, weight: Option<&Array>, eps: f32) -> Result<Array> {
 /// `(x - mean(x)) / std(x) * weight + bias` over the last axis, accumulated in float32.
 pub fn layer_norm(x: &Array, weight: Option<&Array>, bias: Option<&Array>, eps: f32) -> Result<Array> {
     check_norm("layer_norm", x, [weight, bias])?;
+    if cuda::layer_norm_is_wrong(x.dim(-1)) {
+        return cuda::layer_norm(x, weight, bias, eps);
+    }
     // SAFETY: valid handles; null ones mean none.
     output(|result| unsafe { sys::mlx_fast_layer_norm(result, x.0, optional(weight), optional(bias), eps, stream::current()) })
 }

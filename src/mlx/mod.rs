@@ -1,6 +1,7 @@
 //! The safe wrapper over MLX-C. The only `unsafe` outside `mlx-c/` is here and in `runtime/`.
 
 mod array;
+pub(crate) mod cuda;
 mod device;
 mod dtype;
 mod error;

@@ -1,7 +1,7 @@
 //! Token embeddings.
 
 use super::{Module, join};
-use crate::mlx::{Array, Dtype, Result, ops};
+use crate::mlx::{Array, Dtype, Result, cuda, ops};
 
 #[derive(Clone)]
 pub struct Embedding {
@@ -17,7 +17,7 @@ impl Embedding {
 
     /// `[B, T]` ids to `[B, T, hidden]`. Ids must lie in the vocabulary: nothing checks them on the device.
     pub fn forward(&self, ids: &Array) -> Result<Array> {
-        self.weight.take(ids, 0)
+        cuda::embedding(&self.weight, ids)
     }
 }
 

@@ -57,6 +57,10 @@ pub fn arange(start: f64, stop: f64, step: f64, dtype: Dtype) -> Result<Array> {
     if (stop - start) / step > f64::from(i32::MAX) {
         return Err(Error::Shape(format!("arange({start}, {stop}, {step}) has more than {} elements", i32::MAX)));
     }
+    if (stop - start) / step <= 0.0 {
+        // The CUDA backend crashes on an arange of nothing.
+        return zeros(&[0], dtype);
+    }
     // SAFETY: plain numbers.
     output(|result| unsafe { sys::mlx_arange(result, start, stop, step, dtype.raw(), stream::current()) })
 }

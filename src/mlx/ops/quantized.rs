@@ -7,7 +7,7 @@ use mlx_sys as sys;
 use super::matrix::matrix_indices;
 use super::{check, zeros};
 use crate::mlx::array::{optional, output, output_list};
-use crate::mlx::{Array, Dtype, Error, Result, stream};
+use crate::mlx::{Array, Dtype, Error, Result, cuda, stream};
 
 /// How numbers are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,6 +242,9 @@ pub fn quantized_matmul(
         let wide = [&vec![1; w.ndim() - x.ndim().max(2)][..], if x.ndim() == 1 { &[1][..] } else { &[][..] }, x.shape()].concat();
         let product = quantized_matmul(&x.reshape(&wide)?, w, scales, biases, transpose, how)?;
         return if x.ndim() == 1 { product.squeeze(&[-2]) } else { Ok(product) };
+    }
+    if cuda::product_is_wrong(scales) {
+        return cuda::quantized_matmul(x, w, scales, biases, transpose, how);
     }
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null biases mean none.
