@@ -62,7 +62,7 @@ describe('createModel', () => {
     expect(embedding(other)).not.toEqual(embedding(one));
     const dir = join(tempDir(), 'saved');
     await one.save(dir);
-    const loaded = await loadModel(dir);
+    const loaded = await loadModel(dir, { dtype: 'float32' });
     expect(embedding(loaded)).toEqual(embedding(one));
     expect(loaded.encodePrompt('ab', { raw: true })).toHaveLength(2);
     await expect(createModel(tempDir())).rejects.toSatisfy(code('ERR_MLX_LOAD'));

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use mlx_sys as sys;
 
 use super::device::{Device, no_gpu};
-use super::{Result, error};
+use super::{Dtype, Result, error};
 use crate::runtime;
 
 struct Streams {
@@ -100,6 +100,11 @@ fn adopt() -> sys::mlx_stream {
 pub(crate) fn cpu() -> sys::mlx_stream {
     current();
     streams().cpu
+}
+
+/// The stream for copies and conversions of an array: GPUs have no float64.
+pub(crate) fn holding(dtypes: &[Dtype]) -> sys::mlx_stream {
+    if dtypes.contains(&Dtype::Float64) { cpu() } else { current() }
 }
 
 /// The stream on which this thread places operations.

@@ -66,7 +66,7 @@ impl Array {
             return Ok(self.clone());
         }
         // SAFETY: valid handle.
-        output(|result| unsafe { sys::mlx_astype(result, self.0, dtype.raw(), stream::current()) })
+        output(|result| unsafe { sys::mlx_astype(result, self.0, dtype.raw(), stream::holding(&[self.dtype(), dtype])) })
     }
 
     /// A scalar of this array's dtype if that is a float, else float32, so that it does not promote the array.

@@ -7,7 +7,7 @@ use mlx_sys as sys;
 
 use super::{check, zeros};
 use crate::mlx::array::{ArrayVec, element_count, optional, output};
-use crate::mlx::{Array, Dtype, Error, Result, stream};
+use crate::mlx::{Array, Dtype, Error, Result, cuda, stream};
 
 impl Array {
     /// Matrix product of the last two axes, broadcasting the others.
@@ -89,8 +89,9 @@ impl Array {
             return Err(Error::Shape(format!("hadamard_transform: the last axis must be 2^k times 1, 12, 20 or 28, got {size}")));
         }
         let scale = sys::mlx_optional_float { value: scale.unwrap_or(0.), has_value: scale.is_some() };
+        let place = if cuda::hadamard_fails(size) { stream::cpu() } else { stream::current() };
         // SAFETY: valid handle.
-        output(|result| unsafe { sys::mlx_hadamard_transform(result, self.0, scale, stream::current()) })
+        output(|result| unsafe { sys::mlx_hadamard_transform(result, self.0, scale, place) })
     }
 }
 

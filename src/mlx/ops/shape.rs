@@ -257,7 +257,7 @@ impl Array {
     /// The same bytes in row-major order; no copy where they already are.
     pub fn contiguous(&self) -> Result<Array> {
         // SAFETY: valid handle.
-        output(|result| unsafe { sys::mlx_contiguous(result, self.0, false, stream::current()) })
+        output(|result| unsafe { sys::mlx_contiguous(result, self.0, false, stream::holding(&[self.dtype()])) })
     }
 
     /// The same bytes read as another dtype. Where its size differs the last axis shrinks or grows.

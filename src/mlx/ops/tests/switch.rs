@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::mlx::ops::{self, Quantization, QuantizationMode};
 use crate::mlx::{Array, Dtype, vjp};
-use crate::testing::{assert_close, cases, golden_path, load_tensors};
+use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
 
 struct Case<'a> {
     case: &'a Value,
@@ -33,7 +33,9 @@ impl Case<'_> {
     fn compare(&self, name: &str, got: &Array) {
         let bound = |name: &str| self.case["tolerance"][name].as_f64().unwrap() as f32;
         let want = self.find("expected", name).unwrap();
-        assert_close(got, &want, bound("atol"), bound("rtol"), &format!("{} {name}", self.case["name"]));
+        // A GPU rounds scale · number + bias once, the recorded CPU twice: half a last place of the bias, whose size is below 16.
+        let fused = if on_gpu() && name == "dequantized" { 1e-6 * 2. } else { 0. };
+        assert_close(got, &want, fused + bound("atol"), bound("rtol"), &format!("{} {name}", self.case["name"]));
     }
 }
 
