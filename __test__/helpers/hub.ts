@@ -65,6 +65,8 @@ export class FakeHub {
 
   /** Started, and gone with the test. */
   static async start(): Promise<FakeHub> {
+    // Whatever proxy the machine has, the loopback is not behind it.
+    process.env['NO_PROXY'] = process.env['no_proxy'] = '127.0.0.1';
     const hub = new FakeHub();
     for (const server of [hub.#hub, hub.#cdn]) {
       server.listen(0, '127.0.0.1');

@@ -219,6 +219,21 @@ describe('mlx-node', () => {
     expect(shown.stderr).toMatch(/% [\d.]+ kB of 106 kB/);
   });
 
+  it('train: takes a name where no such folder lies beside the file', async () => {
+    const { hub } = await setUp();
+    const dir = tempDir();
+    writeFileSync(join(dir, 'train.jsonl'), '{"prompt":"x"}\n');
+    writeFileSync(join(dir, 'rewards.mjs'), 'export const one = ({ completions }) => completions.map(() => 1);');
+    writeFileSync(join(dir, 'run.yaml'), 'model: org/none\nrevision: v1\ndataset: train.jsonl\nrewards: rewards.mjs\n');
+    expect((await cli(['train', 'grpo', join(dir, 'run.yaml')])).stderr).toMatch(
+      /org\/none at v1: there is no such model/,
+    );
+    expect(hub.seen.map(({ kind, file }) => [kind, file])).toEqual([['api', 'v1']]);
+    mkdirSync(join(dir, 'org/none'), { recursive: true });
+    const { stderr } = await cli(['train', 'grpo', join(dir, 'run.yaml')]);
+    expect(stderr).toMatch(new RegExp(`${dir}/org/none: there is no config\\.json`));
+  });
+
   it('cache list and remove', async () => {
     const { hub, cacheDir } = await setUp();
     const commit = hub.commit('org/model', modelRepo(noise(2_000_000)));
