@@ -5,6 +5,7 @@
  * @document ../docs/install.md
  * @document ../docs/arrays.md
  * @document ../docs/hub.md
+ * @document ../docs/chat.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
@@ -35,6 +36,23 @@ export type {
 export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
 export type { GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';
+export { ChatParser, ChatSession, ChatStream, parseAnswer } from './chat/index.js';
+export type {
+  ChatDelta,
+  ChatMessage,
+  ChatModel,
+  ChatParserOptions,
+  ChatResult,
+  ChatSessionOptions,
+  ContentPart,
+  ContextShift,
+  ParsedAnswer,
+  SendOptions,
+  ShiftRequest,
+  Tool,
+  ToolCall,
+  ToolFunction,
+} from './chat/index.js';
 export { Tokenizer } from './tokenizer.js';
 export type { ChatTemplateOptions, DecodeStream, Message } from './tokenizer.js';
 export { readJsonl } from './data.js';

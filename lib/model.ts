@@ -4,6 +4,8 @@ import { join, resolve } from 'node:path';
 import { operand } from './array/convert.js';
 import { wrap } from './array/core.js';
 import type { ArrayLike, MxArray } from './array/core.js';
+import { templateMessages } from './chat/messages.js';
+import type { ChatMessage } from './chat/messages.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, writeFolder } from './files.js';
 import { isRepoId } from './hub/repo.js';
@@ -22,8 +24,8 @@ import type { GenerateResult, Timings, Usage } from './stream.js';
 import { Tokenizer } from './tokenizer.js';
 import type { Message } from './tokenizer.js';
 
-/** A text, a conversation, or token ids. */
-export type Prompt = string | readonly Message[] | readonly number[];
+/** A text, a conversation in OpenAI's form, or token ids. */
+export type Prompt = string | readonly Message[] | readonly ChatMessage[] | readonly number[];
 
 export type Dtype = 'auto' | 'float32' | 'bfloat16' | 'float16';
 
@@ -178,7 +180,7 @@ export class LanguageModel {
     }
     if (typeof prompt[0] === 'number') return [...(prompt as readonly number[])];
     const { enableThinking, tools, chatTemplateOptions } = options;
-    return this.tokenizer.encodeChat(prompt as readonly Message[], {
+    return this.tokenizer.encodeChat(templateMessages(prompt as readonly ChatMessage[]), {
       ...chatTemplateOptions,
       ...(enableThinking === undefined ? {} : { enableThinking }),
       ...(tools === undefined ? {} : { tools }),

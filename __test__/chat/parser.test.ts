@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ChatParser, parseAnswer } from '../../lib/chat/parser.ts';
 import type { ChatParserOptions } from '../../lib/chat/parser.ts';
@@ -357,8 +357,8 @@ describe('a stream', () => {
           expect(joined('reasoning')).toBe(whole.reasoning);
           expect(calls.map((call) => [call.function.name, JSON.parse(call.function.arguments)])).toEqual(whole.calls);
           for (const call of calls) {
-            const pieces = deltas.filter((delta) => delta.type === 'toolCallDelta' && delta.id === call.id);
-            expect(pieces.map((delta) => (delta as { arguments: string }).arguments).join('')).toBe(
+            const written = deltas.filter((delta) => delta.type === 'toolCallDelta' && delta.id === call.id);
+            expect(written.map((delta) => (delta as { arguments: string }).arguments).join('')).toBe(
               call.function.arguments,
             );
           }

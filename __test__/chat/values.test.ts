@@ -56,6 +56,9 @@ describe('values that a model wrote as text', () => {
     ['2', { enum: [1, 2, null] }, '2'],
     ['1', { enum: ['1', '2'] }, '"1"'],
     ['x', { type: 'geometry' }, '"x"'],
+    ['12', { type: 'geometry' }, '12'],
+    ['{"a": "two\nlines"}', object, '{"a": "two\\nlines"}'],
+    ['{\n"a": 1}', undefined, '{\n"a": 1}'],
   ])('%j as %j is %s', (text, schema, expected) => {
     expect(valueToJson(text, schema)).toBe(expected);
     expect(() => JSON.parse(valueToJson(text, schema)) as unknown).not.toThrow();

@@ -45,6 +45,7 @@ const categories = [
   ['lib/device.ts', 'Devices'],
   ['lib/io.ts', 'Files'],
   ['lib/hub/', 'Models of the hub'],
+  ['lib/chat/', 'Chat'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
   ['lib/generated/', 'Options and results'],

@@ -38,6 +38,8 @@ function kindsOf(schema: unknown): Set<Kind> | undefined {
                 : 'container',
       );
   }
+  // Types of somebody's own: whatever the text looks like.
+  if (kinds.size === 0 && names.length > 0) return new Set(['container', 'number', 'boolean']);
   return kinds.size === 0 ? undefined : kinds;
 }
 
@@ -78,10 +80,19 @@ function numberToJson(text: string, integral: boolean): string | undefined {
 /** An object or array in JSON or, where `literals` says so, as Python prints it. */
 function containerToJson(text: string, literals: boolean): string | undefined {
   if (!/^[[{(]/.test(text)) return undefined;
-  const value = parseJson(text);
-  if (typeof value === 'object' && value !== null) return text;
+  for (const json of [text, escapeControls(text)]) {
+    const value = parseJson(json);
+    if (typeof value === 'object' && value !== null) return json;
+  }
   return literals ? pythonToJson(text) : undefined;
 }
+
+/** JSON whose strings hold line breaks as they are, which models write and JSON does not allow, with those escaped. */
+const escapeControls = (text: string): string =>
+  text.replaceAll(/"(?:[^"\\]|\\[^])*"/g, (string) =>
+    // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+    string.replaceAll(/[\u0000-\u001f]/g, (letter) => JSON.stringify(letter).slice(1, -1)),
+  );
 
 const literal =
   /\s+|'(?:[^'\\\n]|\\[^])*'|"(?:[^"\\\n]|\\[^])*"|True|False|None|true|false|null|[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[[\]{}():,]/iy;
