@@ -78,7 +78,8 @@ fn embedding_in_order(table: &Array, ids: &Array) -> Result<Array> {
 /// often as its id occurs, with the same numbers.
 fn embedding_gradient(table: &Array, ids: &Array, cotangent: &Array) -> Result<Array> {
     let (count, width) = (ids.size() as i32, table.dim(1));
-    let ids = ids.reshape(&[count])?;
+    let ids = ids.reshape(&[count])?.astype(Dtype::Int32)?;
+    let ids = ops::where_(&ids.less(&Array::scalar_i32(0))?, &ids.add(&Array::scalar_i32(table.dim(0)))?, &ids)?;
     let cotangent = cotangent.reshape(&[count, width])?.astype(Dtype::Float32)?;
     let mut sums = ops::zeros(&[count, width], Dtype::Float32)?;
     for start in (0..count).step_by(BLOCK as usize) {
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn gradient_of_an_embedding_is_that_of_take() {
         let (table, weights) = (noise(&[7, 5], 1), noise(&[3, 4, 5], 2));
-        let ids = Array::from_slice(&[0, 6, 6, 2, 0, 6, 1, 1, 4, 6, 0, 3], &[3, 4]).unwrap();
+        let ids = Array::from_slice(&[0, 6, -1, 2, 0, 6, 1, 1, 4, 6, 0, 3], &[3, 4]).unwrap();
         let gradient = |lookup: fn(&Array, &Array) -> Result<Array>| {
             let (ids, weights) = (ids.clone(), weights.clone());
             let loss = move |inputs: &[Array]| Ok(vec![lookup(&inputs[0], &ids)?.multiply(&weights)?.sum_all()?]);

@@ -88,7 +88,7 @@ fn pick(loss: &str, array: &Array, targets: &Array, axis: usize) -> Result<Array
     if targets.dtype().is_float() || matches!(targets.dtype(), Dtype::Bool | Dtype::Complex64) {
         return Err(Error::Dtype(format!("{loss}: class targets must be integers, not {}", targets.dtype().name())));
     }
-    array.take_along_axis(&targets.expand_dims(&[axis as i32])?, axis as i32)?.squeeze(&[axis as i32])
+    array.take_along_axis_bounded(&targets.expand_dims(&[axis as i32])?, axis as i32)?.squeeze(&[axis as i32])
 }
 
 /// How `cross_entropy` weighs and reduces.

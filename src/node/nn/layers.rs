@@ -42,7 +42,8 @@ pub fn embedding(indices: ArrayHandle, weight: ArrayHandle) -> js::Result<ArrayH
     if indices.dtype().is_float() {
         return Err(Error::Dtype(format!("an embedding is indexed by integers, not {}", indices.dtype().name())).into());
     }
-    Ok(Embedding { weight: Array::clone(&weight) }.forward(&indices)?.into())
+    let rows = weight.shape().first().copied().unwrap_or(0);
+    Ok(Embedding { weight: Array::clone(&weight) }.forward(&indices.bounded(rows, 1)?)?.into())
 }
 
 /// `x1 Wᵢ x2 + bᵢ` for each output `i`.
