@@ -75,10 +75,12 @@ export type { ArrayIndex, UpdateMode } from './array/indexing.js';
 export type { NestedValues } from './array/nested.js';
 export { dispose, keep, tidy } from './array/tidy.js';
 export type { DeviceName } from './device.js';
+export { checkpoint, compile, grad, valueAndGrad, vjp } from './transforms.js';
 export * as mx from './mx.js';
 export * as nn from './nn/index.js';
 export { KVCache } from './cache.js';
 export * as optim from './optim/index.js';
+export { Adafactor, Adam, AdamW, Lion, Muon, RMSprop, SGD } from './optim/index.js';
 export {
   buildInfo,
   clearCache,
