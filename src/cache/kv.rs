@@ -1,19 +1,22 @@
 //! The plain key-value cache: one buffer per layer that grows in steps.
 
-use crate::mlx::{Array, Error, Result, ops};
+use super::placement::{MaskShape, Offsets, Placement};
+use super::store::{Fetched, Store, check_rows, check_times};
+use crate::mlx::ops::Quantization;
+use crate::mlx::{Array, Error, Result};
 
-/// Slots by which the buffers grow.
-const STEP: i32 = 256;
-
-/// Keys and values of one layer, `[B, Hkv, capacity, D]`, of which the first `len` slots are filled.
+/// Keys and values of one layer's rows, none of them padded; quantised if made so, or from some length on.
 ///
-/// New slots are written in place as long as nobody else holds the buffers.
-#[derive(Default)]
+/// New slots are written in place as long as nobody else holds the buffers. A clone shares them: the first of the two that appends
+/// copies once, and is then alone again.
+#[derive(Clone, Default)]
 pub struct KvCache {
-    buffers: Option<(Array, Array)>,
-    len: i32,
+    pub(super) store: Store,
+    pub(super) len: i32,
     /// The buffers hold the filled slots and no more.
     exact: bool,
+    /// Once this many slots are filled all are coded so.
+    later: Option<(Quantization, i32)>,
 }
 
 impl KvCache {
@@ -27,7 +30,32 @@ impl KvCache {
         KvCache { exact: true, ..Self::default() }
     }
 
-    /// Filled slots per row, padding included.
+    /// Codes keys and values as they come.
+    pub fn quantized(how: Quantization) -> Self {
+        KvCache { store: Store::new(Some(how)), ..Self::default() }
+    }
+
+    /// Plain until an update leaves at least `start` slots, then quantised.
+    pub fn quantized_from(how: Quantization, start: i32) -> Self {
+        KvCache { later: Some((how, start)), ..Self::default() }
+    }
+
+    /// Of a store whose slots are all filled.
+    pub(super) fn from_store(store: Store) -> Self {
+        KvCache { len: store.capacity(), store, ..Self::default() }
+    }
+
+    /// Of buffers as `state` returns them.
+    pub fn from_parts(parts: Vec<Array>, encoding: Option<Quantization>, len: Option<i32>) -> Result<Self> {
+        let store = Store::from_parts(parts, encoding)?;
+        let len = len.unwrap_or(store.capacity());
+        if len < 0 || len > store.capacity() {
+            return Err(Error::Argument(format!("a cache with {} slots cannot have {len} filled", store.capacity())));
+        }
+        Ok(KvCache { store, len, ..Self::default() })
+    }
+
+    /// Filled slots per row.
     pub fn len(&self) -> i32 {
         self.len
     }
@@ -36,73 +64,57 @@ impl KvCache {
         self.len == 0
     }
 
+    pub fn encoding(&self) -> Option<Quantization> {
+        self.store.encoding()
+    }
+
+    /// Rows, unless nothing was ever appended.
+    pub fn rows(&self) -> Option<i32> {
+        if self.len == 0 { None } else { self.store.rows() }
+    }
+
+    /// The filled slots.
+    pub(super) fn held(&self) -> Result<Store> {
+        if self.len == 0 { Ok(Store::new(self.store.encoding())) } else { self.store.slots(0, self.len) }
+    }
+
+    pub fn placement(&self, tokens: i32, window: Option<i32>) -> Placement {
+        let mask = MaskShape { window, ..MaskShape::new(tokens, self.len + tokens) };
+        Placement { offsets: Offsets::Same(self.len), visible: mask.simplest() }
+    }
+
     /// Appends `keys` and `values` `[B, Hkv, T, D]` and returns all filled slots. On an error the cache is as before.
-    pub fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
-        self.check(keys, values)?;
-        let end = self.len.checked_add(keys.dim(2)).ok_or_else(|| Error::Shape("the KV cache is full".into()))?;
-        if self.exact {
-            let joined = match &self.buffers {
-                Some((held_keys, held_values)) if self.len > 0 => {
-                    let held = |buffer: &Array| buffer.slice_axis(2, 0, self.len);
-                    let (held_keys, held_values) = (held(held_keys)?, held(held_values)?);
-                    (ops::concatenate(&[&held_keys, keys], 2)?, ops::concatenate(&[&held_values, values], 2)?)
-                }
-                _ => (keys.clone(), values.clone()),
-            };
-            self.buffers = Some(joined.clone());
-            self.len = end;
-            return Ok(joined);
-        }
-        let write = |buffer: &Array, update: &Array| {
-            let start = [0, 0, self.len, 0];
-            buffer.slice_update(update, &start, &[buffer.dim(0), buffer.dim(1), end, buffer.dim(3)])
-        };
-        let (new_keys, new_values) = match &self.buffers {
-            Some((held_keys, held_values)) if end <= held_keys.dim(2) => (write(held_keys, keys)?, write(held_values, values)?),
-            held => {
-                let held = held.as_ref().filter(|_| self.len > 0);
-                let (grown_keys, grown_values) =
-                    (self.grown(held.map(|held| &held.0), keys, end)?, self.grown(held.map(|held| &held.1), values, end)?);
-                (write(&grown_keys, keys)?, write(&grown_values, values)?)
+    pub fn update(&mut self, keys: &Array, values: &Array) -> Result<Fetched> {
+        let fits = self.store.check(keys, values, None);
+        // An emptied cache takes anything and gives up buffers that do not fit.
+        let fresh = Store::new(self.store.encoding());
+        let held = match fits {
+            Err(error) if self.len > 0 => return Err(error),
+            Err(_) => {
+                fresh.check(keys, values, None)?;
+                &fresh
             }
+            Ok(()) => &self.store,
         };
-        let filled = (new_keys.slice_axis(2, 0, end)?, new_values.slice_axis(2, 0, end)?);
+        let next = held.appended(self.len, &held.encode(keys, values)?, self.exact)?;
+        let len = self.len + keys.dim(2);
+        let filled = next.fetch(len)?;
+        let next = next.quantized_if_due(self.later, len)?;
         // The old buffers are dropped here, before anything runs: MLX may then write into them instead of copying.
-        self.buffers = Some((new_keys, new_values));
-        self.len = end;
+        self.store = next;
+        self.len = len;
         Ok(filled)
     }
 
-    /// The filled slots of `held` followed by zeros, up to a multiple of `STEP` that holds `end` slots.
-    fn grown(&self, held: Option<&Array>, update: &Array, end: i32) -> Result<Array> {
-        let slots = (end as i64 + STEP as i64 - 1) / STEP as i64 * STEP as i64 - held.map_or(0, |_| self.len as i64);
-        let mut shape = update.shape().to_vec();
-        shape[2] = i32::try_from(slots).map_err(|_| Error::Shape("the KV cache is full".into()))?;
-        let fresh = ops::zeros(&shape, update.dtype())?;
-        match held {
-            Some(held) => ops::concatenate(&[held.slice_axis(2, 0, self.len)?, fresh], 2),
-            None => Ok(fresh),
+    /// `update` of a cache that is not quantised.
+    pub fn update_and_fetch(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array)> {
+        if let Some(how) = self.encoding() {
+            return Err(Error::Argument(format!("this cache holds {}-bit codes: read them with its own attention", how.bits())));
         }
-    }
-
-    /// Refuses what does not fit the slots held; an emptied cache takes anything and gives up buffers that do not fit.
-    fn check(&mut self, keys: &Array, values: &Array) -> Result<()> {
-        let refuse = |reason: String| Err(Error::Shape(format!("cannot append to the KV cache: {reason}")));
-        if keys.ndim() != 4 || values.ndim() != 4 || keys.shape()[..3] != values.shape()[..3] {
-            return refuse(format!("keys {keys:?} and values {values:?} must be [B, heads, T, D] and agree in B, heads and T"));
+        match self.update(keys, values)? {
+            Fetched::Plain(keys, values) => Ok((keys, values)),
+            Fetched::Quantized { .. } => Err(Error::Internal("codes in a plain cache".into())),
         }
-        let Some((held_keys, held_values)) = &self.buffers else { return Ok(()) };
-        let fits = |held: &Array, new: &Array| {
-            held.shape()[..2] == new.shape()[..2] && held.dim(3) == new.dim(3) && held.dtype() == new.dtype()
-        };
-        if fits(held_keys, keys) && fits(held_values, values) {
-            return Ok(());
-        }
-        if self.len > 0 {
-            return refuse(format!("it holds {held_keys:?} and {held_values:?}, the new ones are {keys:?} and {values:?}"));
-        }
-        self.buffers = None;
-        Ok(())
     }
 
     /// Forgets the last `n` slots; returns how many there were to forget.
@@ -112,48 +124,44 @@ impl KvCache {
         n
     }
 
-    /// Keeps the given rows, int32, in the given order. Rows must exist: nothing checks them on the device.
-    pub fn filter(&mut self, rows: &Array) -> Result<()> {
-        self.replace(|buffer| buffer.take(rows, 0))
+    /// Keeps the given rows in the given order.
+    pub fn filter(&mut self, rows: &[i32]) -> Result<()> {
+        let Some(count) = self.rows() else { return Ok(()) };
+        check_rows(rows, count)?;
+        self.store = self.held()?.take_rows(rows)?;
+        Ok(())
     }
 
     /// Each row `times` times in a row.
     pub fn repeat_rows(&mut self, times: i32) -> Result<()> {
-        if times < 1 {
-            return Err(Error::Argument(format!("rows can be repeated 1 or more times, not {times}")));
-        }
-        self.replace(|buffer| buffer.repeat(times, 0))
-    }
-
-    /// Forgets the first `n` slots, padding of every row.
-    pub fn drop_front(&mut self, n: i32) -> Result<()> {
-        if n < 0 || n > self.len {
-            return Err(Error::Argument(format!("cannot drop {n} slots of a KV cache that holds {}", self.len)));
-        }
-        self.replace(|buffer| buffer.slice_axis(2, n, buffer.dim(2)))?;
-        self.len -= n;
+        check_times(times)?;
+        self.store = self.store.repeat_rows(times)?;
         Ok(())
     }
 
-    fn replace(&mut self, change: impl Fn(&Array) -> Result<Array>) -> Result<()> {
-        if let Some((keys, values)) = &self.buffers {
-            self.buffers = Some((change(keys)?, change(values)?));
-        }
-        Ok(())
+    /// The same slots coded as `how` says.
+    pub fn to_quantized(&self, how: Quantization) -> Result<KvCache> {
+        let store = self.held()?.quantized(how)?;
+        Ok(KvCache { store, len: self.len, exact: self.exact, later: None })
     }
 
-    /// Keys and values of the filled slots.
-    pub fn state(&self) -> Result<Option<(Array, Array)>> {
-        let filled = |buffer: &Array| buffer.slice_axis(2, 0, self.len);
-        self.buffers.as_ref().map(|(keys, values)| Ok((filled(keys)?, filled(values)?))).transpose()
+    /// The filled slots' keys and values, or the codes, scales and biases of both; nothing of an empty cache.
+    pub fn state(&self) -> Result<Vec<Array>> {
+        Ok(self.held()?.parts().to_vec())
+    }
+
+    pub fn reset(&mut self) {
+        let encoding = if self.later.is_some() { None } else { self.store.encoding() };
+        *self = KvCache { store: Store::new(encoding), len: 0, exact: self.exact, later: self.later };
     }
 
     /// The buffers, to evaluate them.
     pub fn arrays(&self) -> Vec<&Array> {
-        self.buffers.iter().flat_map(|(keys, values)| [keys, values]).collect()
+        self.store.parts().iter().collect()
     }
 
+    /// Bytes of the buffers.
     pub fn nbytes(&self) -> usize {
-        self.arrays().iter().map(|array| array.nbytes()).sum()
+        self.store.nbytes()
     }
 }

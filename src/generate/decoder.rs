@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::sampler::{Sampled, Sampler, SamplerOptions};
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::mlx::{Array, Error, Result, async_eval, eval};
 use crate::models::{CausalLm, Forward};
 use crate::runtime::Cancel;
@@ -82,8 +82,7 @@ pub struct Decoder {
     options: GenerateOptions,
     prompts: Vec<Vec<i32>>,
     num_generations: usize,
-    caches: Vec<KvCache>,
-    left_padding: Option<Array>,
+    caches: Vec<Cache>,
     sampler: Sampler,
     in_flight: Option<InFlight>,
     prefilled: bool,
@@ -118,17 +117,7 @@ impl Decoder {
             prompt_tokens: prompts.iter().map(Vec::len).sum(),
             ..BatchOutput::default()
         };
-        Ok(Decoder {
-            options,
-            num_generations,
-            caches: net.new_caches(),
-            left_padding: None,
-            sampler,
-            in_flight: None,
-            prefilled: false,
-            output,
-            prompts,
-        })
+        Ok(Decoder { options, num_generations, caches: Vec::new(), sampler, in_flight: None, prefilled: false, output, prompts })
     }
 
     pub fn output(&self) -> &BatchOutput {
@@ -177,15 +166,13 @@ impl Decoder {
         let longest = longest as i32;
         let ids = Array::from_slice(&ids, &[batch, longest])?;
         let padding: Vec<i32> = self.prompts.iter().map(|prompt| longest - prompt.len() as i32).collect();
-        self.left_padding =
-            if padding.iter().any(|&count| count > 0) { Some(Array::from_slice(&padding, &[batch])?) } else { None };
+        self.caches = net.new_batch_caches(&padding)?;
 
         let mut start = 0;
         let hidden = loop {
             let stop = longest.min(start + PREFILL_STEP);
             let chunk = ids.slice_axis(1, start, stop)?;
-            let hidden =
-                net.hidden(Forward { ids: &chunk, left_padding: self.left_padding.as_ref(), caches: Some(&mut self.caches) })?;
+            let hidden = net.hidden(Forward::cached(&chunk, &mut self.caches))?;
             start = stop;
             if start == longest {
                 break hidden;
@@ -203,9 +190,6 @@ impl Decoder {
             for cache in &mut self.caches {
                 cache.repeat_rows(generations)?;
             }
-            if let Some(padding) = &self.left_padding {
-                self.left_padding = Some(padding.repeat(generations, 0)?);
-            }
         }
         self.prefilled = true;
         let rows = (0..self.output.rows.len()).collect();
@@ -219,8 +203,7 @@ impl Decoder {
         if self.output.steps + 1 < self.options.max_tokens {
             self.compact(&mut current)?;
             let ids = current.sampled.tokens.expand_dims(&[1])?;
-            let hidden =
-                net.hidden(Forward { ids: &ids, left_padding: self.left_padding.as_ref(), caches: Some(&mut self.caches) })?;
+            let hidden = net.hidden(Forward::cached(&ids, &mut self.caches))?;
             let logits = net.logits(&hidden)?.squeeze(&[1])?;
             self.dispatch(&logits, current.rows.clone())?;
         }
@@ -269,10 +252,7 @@ impl Decoder {
         let indices: Vec<i32> = places.iter().map(|&place| place as i32).collect();
         let kept = Array::from_slice(&indices, &[places.len() as i32])?;
         for cache in &mut self.caches {
-            cache.filter(&kept)?;
-        }
-        if let Some(padding) = &self.left_padding {
-            self.left_padding = Some(padding.take(&kept, 0)?);
+            cache.filter(&indices)?;
         }
         self.sampler.keep(&places)?;
         let Sampled { tokens, logprobs, .. } = &current.sampled;

@@ -1,6 +1,6 @@
 //! The decoder that the dense Qwen models share: embedding, pre-norm blocks, final norm, head.
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Result, checkpoint};
 use crate::models::{CausalLm, Forward, ModelConfig};
 use crate::nn::{Attention, AttentionShape, Context, Embedding, Linear, Mlp, Module, RmsNorm, join, module_of};
@@ -24,7 +24,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Array, context: &Context, cache: Option<&mut KvCache>) -> Result<Array> {
+    fn forward(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<Array> {
         let x = x.add(&self.self_attn.forward(&self.input_layernorm.forward(x)?, context, cache)?)?;
         x.add(&self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
     }
@@ -82,20 +82,20 @@ impl CausalLm for Decoder {
     }
 
     fn hidden(&self, input: Forward) -> Result<Array> {
-        let context = input.context(self.layers.len())?;
+        let contexts = input.contexts(self.layers.len())?;
         let mut x = self.embed_tokens.forward(input.ids)?;
         match input.caches {
             Some(caches) => {
-                for (layer, cache) in self.layers.iter().zip(caches) {
-                    x = layer.forward(&x, &context, Some(cache))?;
+                for ((layer, context), cache) in self.layers.iter().zip(&contexts).zip(caches) {
+                    x = layer.forward(&x, context, Some(cache))?;
                 }
             }
             None => {
-                for layer in &self.layers {
+                for (layer, context) in self.layers.iter().zip(&contexts) {
                     x = if self.checkpoint_layers {
-                        layer.checkpointed(&x, &context)?
+                        layer.checkpointed(&x, context)?
                     } else {
-                        layer.forward(&x, &context, None)?
+                        layer.forward(&x, context, None)?
                     };
                 }
             }

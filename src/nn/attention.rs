@@ -1,7 +1,7 @@
 //! Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
 use super::{Linear, RmsNorm, Rope, RopeConfig, module_of};
-use crate::cache::KvCache;
+use crate::cache::{Cache, Offsets, Placement, Visible};
 use crate::mlx::fast::{Mask, RopeOffset};
 use crate::mlx::{Array, Dtype, Error, Result, kernels, ops};
 
@@ -26,14 +26,14 @@ pub enum ContextMask {
     /// All of them: one query without padding.
     None,
     Causal,
-    /// Boolean `[B, 1, T, K]`, true = visible.
+    /// Boolean `[B, 1, T, K]` or `[T, K]`, true = visible.
     Array(Array),
 }
 
-/// Where the tokens of one forward pass stand: computed once, shared by all layers.
+/// Where the tokens of one forward pass stand: computed once, shared by all layers whose caches are alike.
 #[derive(Clone)]
 pub struct Context {
-    /// Slots in the cache before this pass.
+    /// Slots before this pass.
     offset: i32,
     /// Position of each row's first slot, int32 `[B]`, when rows are padded.
     row_offsets: Option<Array>,
@@ -41,24 +41,36 @@ pub struct Context {
 }
 
 impl Context {
-    /// For `slots` new tokens per row after `cached` slots, of which the first `left_padding[b]` of row `b` are padding.
+    /// For `slots` tokens per row without a cache, of which the first `left_padding[b]` of row `b` are padding.
     ///
     /// A padding slot sees itself, so that its softmax is defined; no real token sees padding.
-    pub fn new(batch: i32, slots: i32, cached: i32, left_padding: Option<&Array>) -> Result<Self> {
+    pub fn new(batch: i32, slots: i32, left_padding: Option<&Array>) -> Result<Self> {
         let Some(padding) = left_padding else {
             let mask = if slots == 1 { ContextMask::None } else { ContextMask::Causal };
-            return Ok(Context { offset: cached, row_offsets: None, mask });
+            return Ok(Context { offset: 0, row_offsets: None, mask });
         };
         if padding.shape() != [batch] || padding.dtype() != Dtype::Int32 {
             return Err(Error::Shape(format!("left_padding must be int32 [{batch}], one number per row; it is {padding:?}")));
         }
-        let row_offsets = Array::scalar_i32(cached).subtract(padding)?;
-        let total = cached + slots;
-        let keys = ops::arange(0.0, total as f64, 1.0, Dtype::Int32)?.reshape(&[1, 1, 1, total])?;
-        let queries = ops::arange(cached as f64, total as f64, 1.0, Dtype::Int32)?.reshape(&[1, 1, slots, 1])?;
+        let keys = ops::arange(0.0, slots as f64, 1.0, Dtype::Int32)?.reshape(&[1, 1, 1, slots])?;
+        let queries = keys.reshape(&[1, 1, slots, 1])?;
         let real = keys.greater_equal(&padding.reshape(&[batch, 1, 1, 1])?)?.logical_and(&keys.less(&queries)?)?;
         let mask = real.logical_or(&keys.equal(&queries)?)?;
-        Ok(Context { offset: cached, row_offsets: Some(row_offsets), mask: ContextMask::Array(mask) })
+        Ok(Context { offset: 0, row_offsets: Some(padding.negative()?), mask: ContextMask::Array(mask) })
+    }
+
+    /// For the next tokens of a cache.
+    pub fn placed(placement: &Placement) -> Result<Self> {
+        let (offset, row_offsets) = match &placement.offsets {
+            Offsets::Same(offset) => (*offset, None),
+            Offsets::PerRow(offsets) => (0, Some(Array::from_slice(offsets, &[offsets.len() as i32])?)),
+        };
+        let mask = match &placement.visible {
+            Visible::All => ContextMask::None,
+            Visible::Causal => ContextMask::Causal,
+            Visible::Masked(mask) => ContextMask::Array(mask.array()?),
+        };
+        Ok(Context { offset, row_offsets, mask })
     }
 
     fn rope_offset(&self) -> RopeOffset<'_> {
@@ -102,7 +114,7 @@ impl Attention {
     }
 
     /// `x` `[B, T, hidden]` to the same shape; new keys and values go into the cache.
-    pub fn forward(&self, x: &Array, context: &Context, cache: Option<&mut KvCache>) -> Result<Array> {
+    pub fn forward(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<Array> {
         let (batch, slots) = (x.dim(0), x.dim(1));
         let heads_of = |y: Array, heads: i32, norm: &Option<RmsNorm>| {
             let y = y.reshape(&[batch, slots, heads, self.head_dim])?;
@@ -114,17 +126,16 @@ impl Attention {
         let values = heads_of(self.v_proj.forward(x)?, self.kv_heads, &None)?;
         let queries = self.rope.forward(&queries, context.rope_offset())?;
         let keys = self.rope.forward(&keys, context.rope_offset())?;
-        let (keys, values) = match cache {
-            Some(cache) => cache.update_and_fetch(&keys, &values)?,
-            None => (keys, values),
-        };
         let mask = match &context.mask {
             ContextMask::None => Mask::None,
             ContextMask::Causal => Mask::Causal,
             ContextMask::Array(mask) => Mask::Array(mask),
         };
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let attended = kernels::attention(&queries, &keys, &values, scale, mask)?;
+        let attended = match cache {
+            Some(cache) => cache.attend(&queries, &keys, &values, scale, mask)?,
+            None => kernels::attention(&queries, &keys, &values, scale, mask)?,
+        };
         let attended = attended.reshape(&[batch, slots, self.heads * self.head_dim])?;
         self.o_proj.forward(&attended)
     }

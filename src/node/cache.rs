@@ -43,12 +43,12 @@ impl NativeKvCache {
 
     #[napi]
     pub fn reset(&mut self) {
-        self.cache = KvCache::new();
+        self.cache.reset();
     }
 
     /// Keys and values of the filled slots, or nothing.
     #[napi(catch_unwind)]
     pub fn state(&self) -> js::Result<Vec<ArrayHandle>> {
-        Ok(self.cache.state()?.map_or(Vec::new(), |(keys, values)| vec![keys.into(), values.into()]))
+        Ok(self.cache.state()?.into_iter().map(ArrayHandle::from).collect())
     }
 }

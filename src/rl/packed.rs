@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::logprobs::{HeadLogprobs, HeadOptions, head_logprobs};
 use super::step::{PerToken, TrainRow};
-use crate::cache::KvCache;
+use crate::cache::{BatchKvCache, Cache};
 use crate::mlx::{Array, Error, Result, ops};
 use crate::models::{CausalLm, Forward, Model};
 
@@ -32,10 +32,10 @@ pub(super) struct Packed {
 struct Prefix {
     /// int32 `[G, P]`, left-padded, so that completions follow at once.
     ids: Array,
-    /// int32 `[G]`; absent where no prompt is padded.
-    padding: Option<Array>,
-    /// Which of them a row has, int32 `[B]`.
-    of_row: Array,
+    /// Slots of padding before each.
+    padding: Vec<i32>,
+    /// Which of them a row has.
+    of_row: Vec<i32>,
 }
 
 /// A pass over prompts and one over completions have twice as many operations as a pass over both: share only from this many tokens
@@ -68,22 +68,18 @@ impl Prefix {
             .iter()
             .flat_map(|prompt| std::iter::repeat_n(0, longest - prompt.len()).chain(prompt.iter().copied()))
             .collect();
-        Ok(Some(Prefix {
-            ids: Array::from_slice(&ids, &[groups, longest as i32])?,
-            padding: if padding.iter().any(|&count| count > 0) { Some(Array::from_slice(&padding, &[groups])?) } else { None },
-            of_row: Array::from_slice(&of_row, &[of_row.len() as i32])?,
-        }))
+        Ok(Some(Prefix { ids: Array::from_slice(&ids, &[groups, longest as i32])?, padding, of_row }))
     }
 
     /// Hidden states of the rows' own tokens `ids` after their prompts.
     fn hidden(&self, net: &dyn CausalLm, ids: &Array) -> Result<Array> {
-        let mut caches: Vec<KvCache> = (0..net.num_layers()).map(|_| KvCache::exact()).collect();
-        net.hidden(Forward { ids: &self.ids, left_padding: self.padding.as_ref(), caches: Some(&mut caches) })?;
+        let cache = Cache::from(BatchKvCache::exact(&self.padding)?);
+        let mut caches = vec![cache; net.num_layers()];
+        net.hidden(Forward::cached(&self.ids, &mut caches))?;
         for cache in &mut caches {
             cache.filter(&self.of_row)?;
         }
-        let padding = self.padding.as_ref().map(|padding| padding.take(&self.of_row, 0)).transpose()?;
-        net.hidden(Forward { ids, left_padding: padding.as_ref(), caches: Some(&mut caches) })
+        net.hidden(Forward::cached(ids, &mut caches))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Logits, greedy tokens, loss and gradients of the recorded checkpoints.
 
 use super::*;
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use crate::mlx::{Error, memory, value_and_grad};
 use crate::models::Forward;
 use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
@@ -36,10 +36,15 @@ fn logits(model: &Model, input: Forward) -> Array {
     model.net.logits(&model.net.hidden(input).unwrap()).unwrap()
 }
 
+/// Caches for rows padded as the mask says.
+fn batch_caches(model: &Model, mask: &Array) -> Vec<Cache> {
+    model.net.new_batch_caches(&left_padding(mask).to_i32().unwrap()).unwrap()
+}
+
 /// Logits with those of padding slots set to zero, as the fixtures have them.
-fn real_logits(model: &Model, ids: &Array, mask: &Array, caches: Option<&mut [KvCache]>) -> Array {
+fn real_logits(model: &Model, ids: &Array, mask: &Array) -> Array {
     let padding = left_padding(mask);
-    let logits = logits(model, Forward { ids, left_padding: Some(&padding), caches });
+    let logits = logits(model, Forward { ids, left_padding: Some(&padding), caches: None });
     let mask = mask.astype(Dtype::Bool).unwrap().expand_dims(&[2]).unwrap();
     ops::where_(&mask, &logits, &Array::scalar(0.0)).unwrap()
 }
@@ -50,7 +55,7 @@ fn logits_match_transformers() {
         let (io, (atol, rtol)) = (io(name), tolerance(name, "logits"));
         let single = logits(&model, Forward::new(&io["single_ids"]));
         assert_close(&single, &io["single_logits"], atol, rtol, &format!("{name}: single"));
-        let batch = real_logits(&model, &io["input_ids"], &io["attention_mask"], None);
+        let batch = real_logits(&model, &io["input_ids"], &io["attention_mask"]);
         assert_close(&batch, &io["batch_logits"], atol, rtol, &format!("{name}: padded batch"));
     });
 }
@@ -65,18 +70,17 @@ fn cached_chunks_match_transformers() {
             let mut pieces = Vec::new();
             for start in (0..ids.dim(1)).step_by(chunk as usize) {
                 let piece = ids.slice_axis(1, start, (start + chunk).min(ids.dim(1))).unwrap();
-                pieces.push(logits(&model, Forward { ids: &piece, left_padding: None, caches: Some(&mut caches) }));
+                pieces.push(logits(&model, Forward::cached(&piece, &mut caches)));
             }
             let whole = ops::concatenate(&pieces, 1).unwrap();
             assert_close(&whole, &io["single_logits"], atol, rtol, &format!("{name}: chunks of {chunk}"));
 
             let (ids, mask) = (&io["input_ids"], &io["attention_mask"]);
-            let padding = left_padding(mask);
-            let mut caches = model.net.new_caches();
+            let mut caches = batch_caches(&model, mask);
             let mut pieces = Vec::new();
             for start in (0..ids.dim(1)).step_by(chunk as usize) {
                 let piece = ids.slice_axis(1, start, (start + chunk).min(ids.dim(1))).unwrap();
-                pieces.push(logits(&model, Forward { ids: &piece, left_padding: Some(&padding), caches: Some(&mut caches) }));
+                pieces.push(logits(&model, Forward::cached(&piece, &mut caches)));
             }
             let whole = ops::concatenate(&pieces, 1).unwrap();
             assert!(!whole.isnan().unwrap().any_all().unwrap().to_vec::<bool>().unwrap()[0], "{name}: NaN at padding");
@@ -88,11 +92,10 @@ fn cached_chunks_match_transformers() {
 }
 
 /// Greedy tokens `[B, count]` after `ids`.
-fn greedy(model: &Model, ids: &Array, padding: Option<&Array>, count: i32) -> Array {
-    let mut caches = model.net.new_caches();
+fn greedy(model: &Model, ids: &Array, mut caches: Vec<Cache>, count: i32) -> Array {
     let (mut next, mut tokens) = (ids.clone(), Vec::new());
     for _ in 0..count {
-        let logits = logits(model, Forward { ids: &next, left_padding: padding, caches: Some(&mut caches) });
+        let logits = logits(model, Forward::cached(&next, &mut caches));
         let last = logits.slice_axis(1, logits.dim(1) - 1, logits.dim(1)).unwrap();
         next = last.argmax(-1, false).unwrap().astype(Dtype::Int32).unwrap();
         next.eval().unwrap();
@@ -105,10 +108,10 @@ fn greedy(model: &Model, ids: &Array, padding: Option<&Array>, count: i32) -> Ar
 fn greedy_tokens_match_transformers() {
     for_each(|name, model| {
         let io = io(name);
-        let single = greedy(&model, &io["single_ids"], None, io["greedy_single"].dim(1));
+        let single = greedy(&model, &io["single_ids"], model.net.new_caches(), io["greedy_single"].dim(1));
         assert_eq!(single.to_i32().unwrap(), io["greedy_single"].to_i32().unwrap(), "{name}: single");
-        let padding = left_padding(&io["attention_mask"]);
-        let batch = greedy(&model, &io["input_ids"], Some(&padding), io["greedy_batch"].dim(1));
+        let caches = batch_caches(&model, &io["attention_mask"]);
+        let batch = greedy(&model, &io["input_ids"], caches, io["greedy_batch"].dim(1));
         assert_eq!(batch.to_i32().unwrap(), io["greedy_batch"].to_i32().unwrap(), "{name}: batch");
     });
 }
@@ -224,10 +227,8 @@ fn half_precision_stays_half_and_near() {
             let difference = single.astype(Dtype::Float32).unwrap().subtract(&io["single_logits"]).unwrap();
             let typical = difference.square().unwrap().mean_all().unwrap().item().unwrap().sqrt();
             assert!(typical < if dtype == Dtype::Bfloat16 { 0.06 } else { 0.01 }, "{name} in {}: off by {typical}", dtype.name());
-            let mut caches = model.net.new_caches();
-            let padding = left_padding(&io["attention_mask"]);
-            let input = Forward { ids: &io["input_ids"], left_padding: Some(&padding), caches: Some(&mut caches) };
-            let batch = logits(&model, input);
+            let mut caches = batch_caches(&model, &io["attention_mask"]);
+            let batch = logits(&model, Forward::cached(&io["input_ids"], &mut caches));
             assert_eq!(batch.dtype(), dtype);
             assert!(!batch.isnan().unwrap().any_all().unwrap().to_vec::<bool>().unwrap()[0], "{name}: NaN at padding");
         }
@@ -248,17 +249,16 @@ fn padding_changes_nothing() {
     let got = together.slice(&[0, 7, 0], &[1, 17, 160]).unwrap();
     assert_close(&got, &alone, 2e-5, 1e-5, "padded row");
 
-    // The same through a cache from which the common padding and the other row have gone.
-    let mut caches = model.net.new_caches();
-    model.net.hidden(Forward { ids: &ids, left_padding: Some(&padding), caches: Some(&mut caches) }).unwrap();
+    // The same through a cache from which the other row has gone, and the padding with it.
+    let mut caches = model.net.new_batch_caches(&[7, 0]).unwrap();
+    model.net.hidden(Forward::cached(&ids, &mut caches)).unwrap();
     for cache in &mut caches {
-        cache.filter(&Array::from_slice(&[0], &[1]).unwrap()).unwrap();
-        cache.drop_front(7).unwrap();
+        cache.filter(&[0]).unwrap();
         assert_eq!(cache.trim(2), 2);
         assert_eq!(cache.len(), 8);
     }
     let last = Array::from_slice(&[10, 11], &[1, 2]).unwrap();
-    let got = logits(&model, Forward { ids: &last, left_padding: None, caches: Some(&mut caches) });
+    let got = logits(&model, Forward::cached(&last, &mut caches));
     assert_close(&got, &alone.slice_axis(1, 8, 10).unwrap(), 2e-5, 1e-5, "row taken out of a batch");
 }
 
