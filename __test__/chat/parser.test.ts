@@ -157,6 +157,7 @@ describe("Hermes' calls", () => {
     '<tool_ca',
     'the tag <tool_call> in a text',
     '<tool_call>{"a"}: ]</tool_call>',
+    '<tool_call>{"name": "f", "arguments": {}, "arguments": {"a": 1}}</tool_call>',
   ])('malformed, and so text: %j', (text) => {
     expect(split(text)).toEqual({ content: text, reasoning: '', calls: [] });
     const good = json('weather', { city: 'Rome' });
@@ -321,6 +322,8 @@ describe('a stream', () => {
       '<parameter=city>',
       '</parameter>',
       '{"name": "weather", "arguments": {"city": "Rome"}}',
+      `<tool_call>{"name": "f"} {"name": "g"}</tool_call>`,
+      '<think>\n\na\n\n',
       '{"name": "f"',
       '"',
       '}',
@@ -356,8 +359,11 @@ describe('a stream', () => {
           expect(joined('content')).toBe(whole.content);
           expect(joined('reasoning')).toBe(whole.reasoning);
           expect(calls.map((call) => [call.function.name, JSON.parse(call.function.arguments)])).toEqual(whole.calls);
-          for (const call of calls) {
+          const indices = deltas.flatMap((delta) => (delta.type === 'toolCall' ? [delta.index] : []));
+          expect(indices).toEqual([...calls.keys()]);
+          for (const [index, call] of calls.entries()) {
             const written = deltas.filter((delta) => delta.type === 'toolCallDelta' && delta.id === call.id);
+            expect(new Set(written.map((delta) => (delta as { index: number }).index))).toEqual(new Set([index]));
             expect(written.map((delta) => (delta as { arguments: string }).arguments).join('')).toBe(
               call.function.arguments,
             );

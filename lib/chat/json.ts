@@ -36,6 +36,8 @@ export class JsonScanner {
       }
       const outer = this.#open.length === 1 && this.#open[0] === '}';
       if (outer && this.#expects === 'value' && !/\s/.test(letter)) {
+        // Which of two values of a key counts, nobody can say before the end.
+        if (this.values.has(this.#key)) throw new MalformedJson();
         this.values.set(this.#key, { start: at, end: undefined });
         this.#expects = 'end';
       }

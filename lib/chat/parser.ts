@@ -34,6 +34,20 @@ function partialMarker(text: string, markers: readonly string[]): number {
   return 0;
 }
 
+/** How many line breaks `text` begins with. */
+function leadingBreaks(text: string): number {
+  let count = 0;
+  while (text[count] === '\n') count += 1;
+  return count;
+}
+
+/** How many line breaks `text` ends with. */
+function trailingBreaks(text: string): number {
+  let count = 0;
+  while (text[text.length - 1 - count] === '\n') count += 1;
+  return count;
+}
+
 /**
  * Splits the text of an answer, which arrives in pieces, into reasoning, content and calls of tools: the forms of the Qwen families,
  * `<think>…</think>`, `<tool_call>{"name": …, "arguments": …}</tool_call>` and `<tool_call><function=…><parameter=…>…`. Whatever may
@@ -51,11 +65,11 @@ export class ChatParser {
   #mayThink = true;
   /** In `opening`: white space here belongs to the form. */
   #dropSpace = false;
-  /** White space before the block that is being read. */
+  /** White space that is the form's if a part follows, and text if text does. */
   #space = '';
   #reader: BlockReader | undefined;
   /** The calls of the block that have been reported. */
-  #drafts: { id: string; reported: string; name: string }[] = [];
+  #drafts: { id: string; name: string; reported: number }[] = [];
   #deltas: ChatDelta[] = [];
   readonly #answer: ParsedAnswer = { content: '', reasoning: '', toolCalls: [] };
 
@@ -92,21 +106,25 @@ export class ChatParser {
       call: (): boolean => this.#call(last),
     };
     while (this.#buffer !== '' && steps[this.#state]());
+    if (last && this.#space !== '') this.#emit('content', this.#space);
+    if (last) this.#space = '';
     return this.#deltas;
   }
 
   /** Each step returns true when it changed the state and there may be more to do. */
   #opening(last: boolean): boolean {
     const trimmed = this.#buffer.trimStart();
-    if (trimmed === '' && !last) return false;
+    if (!this.#dropSpace) this.#space += this.#buffer.slice(0, this.#buffer.length - trimmed.length);
+    this.#buffer = trimmed;
+    if (trimmed === '') return false;
     if (this.#mayThink && trimmed.startsWith(thinkStart)) {
       this.#buffer = trimmed.slice(thinkStart.length);
+      this.#space = '';
       this.#dropSpace = true;
       this.#state = 'reasoning';
       return true;
     }
     if (this.#mayThink && !last && thinkStart.startsWith(trimmed)) return false;
-    if (this.#dropSpace) this.#buffer = trimmed;
     this.#dropSpace = false;
     this.#state = 'content';
     return true;
@@ -114,43 +132,48 @@ export class ChatParser {
 
   #content(last: boolean): boolean {
     const found = this.#markers.map((marker) => this.#buffer.indexOf(marker)).filter((at) => at !== -1);
-    const at = found.length > 0 ? Math.min(...found) : -1;
-    if (at !== -1) {
-      const text = this.#buffer.slice(0, at).trimEnd();
-      this.#emit('content', text);
-      this.#space = this.#buffer.slice(text.length, at);
+    if (found.length > 0) {
+      const at = Math.min(...found);
+      this.#text(this.#buffer.slice(0, at));
       this.#buffer = this.#buffer.slice(at);
       this.#state = 'call';
       return true;
     }
-    let end = this.#buffer.length;
-    if (!last && this.#markers.length > 0) {
-      end -= partialMarker(this.#buffer, this.#markers);
-      // White space before a call belongs to the form.
-      end = this.#buffer.slice(0, end).trimEnd().length;
-    }
-    this.#emit('content', this.#buffer.slice(0, end));
-    this.#buffer = this.#buffer.slice(end);
+    const held = last || this.#markers.length === 0 ? 0 : partialMarker(this.#buffer, this.#markers);
+    this.#text(this.#buffer.slice(0, this.#buffer.length - held));
+    this.#buffer = this.#buffer.slice(this.#buffer.length - held);
     return false;
   }
 
-  #reasoning(last: boolean): boolean {
-    if (this.#dropSpace) this.#buffer = this.#buffer.replace(/^\n+/, '');
-    const at = this.#buffer.indexOf(thinkEnd);
-    if (at !== -1) {
-      this.#emit('reasoning', this.#buffer.slice(0, at).replace(/\n+$/, ''));
-      this.#buffer = this.#buffer.slice(at + thinkEnd.length);
-      this.#mayThink = false;
-      this.#dropSpace = true;
-      this.#state = 'opening';
-      return true;
+  /** Content, but for white space at its end, which belongs to the form if a call follows. */
+  #text(text: string): void {
+    const certain = this.#markers.length > 0 ? text.trimEnd() : text;
+    if (certain !== '') {
+      this.#emit('content', this.#space + certain);
+      this.#space = '';
     }
-    const certain = last ? this.#buffer.length : this.#buffer.length - partialMarker(this.#buffer, [thinkEnd]);
-    const text = this.#buffer.slice(0, certain).replace(/\n+$/, '');
-    if (text !== '') this.#dropSpace = false;
-    this.#emit('reasoning', text);
-    this.#buffer = last ? '' : this.#buffer.slice(text.length);
-    return false;
+    this.#space += text.slice(certain.length);
+  }
+
+  #reasoning(last: boolean): boolean {
+    const at = this.#buffer.indexOf(thinkEnd);
+    const held = at !== -1 || last ? 0 : partialMarker(this.#buffer, [thinkEnd]);
+    const certain = this.#buffer.slice(0, at === -1 ? this.#buffer.length - held : at);
+    const text = certain.slice(this.#dropSpace ? leadingBreaks(certain) : 0);
+    const end = text.length - trailingBreaks(text);
+    if (end > 0) {
+      this.#emit('reasoning', this.#space + text.slice(0, end));
+      this.#space = '';
+      this.#dropSpace = false;
+    }
+    this.#space += text.slice(end);
+    this.#buffer = this.#buffer.slice(at === -1 ? this.#buffer.length - held : at + thinkEnd.length);
+    if (at === -1 && !last) return false;
+    this.#space = '';
+    this.#mayThink = false;
+    this.#dropSpace = true;
+    this.#state = 'opening';
+    return at !== -1;
   }
 
   #call(last: boolean): boolean {
@@ -168,8 +191,8 @@ export class ChatParser {
       for (const [i, draft] of calls.entries()) this.#report(i, draft);
       return false;
     }
+    for (const [i, draft] of calls.entries()) this.#report(i, draft);
     for (const [i, draft] of calls.entries()) {
-      this.#report(i, draft);
       const { id } = this.#drafts[i]!;
       const toolCall: ToolCall = { id, type: 'function', function: { name: draft.name, arguments: draft.arguments } };
       this.#deltas.push({ type: 'toolCall', index: this.#answer.toolCalls.length, toolCall });
@@ -187,19 +210,14 @@ export class ChatParser {
 
   /** Reports what is new of a call. */
   #report(i: number, draft: DraftCall): void {
-    this.#drafts[i] ??= { id: newId(), reported: '', name: '' };
+    this.#drafts[i] ??= { id: newId(), name: '', reported: 0 };
     const known = this.#drafts[i];
-    if (known.name === draft.name && known.reported === draft.arguments) return;
-    const piece = draft.arguments.startsWith(known.reported) ? draft.arguments.slice(known.reported.length) : '';
-    this.#deltas.push({
-      type: 'toolCallDelta',
-      index: this.#answer.toolCalls.length + i,
-      id: known.id,
-      name: draft.name,
-      arguments: piece,
-    });
+    if (known.name === draft.name && known.reported === draft.arguments.length) return;
+    const index = this.#answer.toolCalls.length + i;
+    const piece = draft.arguments.slice(known.reported);
+    this.#deltas.push({ type: 'toolCallDelta', index, id: known.id, name: draft.name, arguments: piece });
     known.name = draft.name;
-    known.reported = draft.arguments;
+    known.reported = draft.arguments.length;
   }
 
   /** The block is no call: its marker is content, and what follows it is looked at anew. */

@@ -148,8 +148,10 @@ class XmlBlock implements BlockReader {
   readonly #calls: DraftCall[] = [];
   #at: number;
   #inside = false;
-  /** Arguments of the call that is being read, before their closing brace. */
+  /** Schemas of the arguments of the call that is being read. */
   #schema: Record<string, unknown> = {};
+  /** In a value: no end of it is before here. */
+  #searched = 0;
 
   constructor(
     start: number,
@@ -236,13 +238,16 @@ class XmlBlock implements BlockReader {
 
   /** The end of a value: a closing marker with what may follow one, so that a value may hold such markers itself. */
   #valueEnd(text: string, from: number): number | undefined {
-    for (let at = text.indexOf(parameterEnd, from); at !== -1; at = text.indexOf(parameterEnd, at + 1)) {
+    for (let at = Math.max(from, this.#searched); ; at += 1) {
+      at = text.indexOf(parameterEnd, at);
+      // The last characters may be the beginning of a marker.
+      this.#searched = at === -1 ? Math.max(from, text.length - parameterEnd.length + 1) : at;
+      if (at === -1) return undefined;
       const after = skipSpace(text, at + parameterEnd.length);
       const parameter = stands(text, after, parameterStart);
       const closed = stands(text, after, functionEnd);
       if (parameter === true || closed === true) return at;
       if (parameter === undefined || closed === undefined) return undefined;
     }
-    return undefined;
   }
 }
