@@ -119,6 +119,31 @@ describe('ChatSession', () => {
     expect(content.length).toBeGreaterThan(10);
   });
 
+  it('goes on from the very tokens that the model made, where the template shows them as they were', async () => {
+    const { model, chat } = await session(['Blue sky.', 'Red.', call, 'Sun.', 'x'], { tools });
+    model.byLetters = true;
+    const first = await chat.send('Sky?');
+    const { tokenizer } = model;
+    const goesOn = (from: number[], made: number[], ids: number[]): void => {
+      const seen = [...from, ...made];
+      expect(ids.slice(0, seen.length)).toEqual(seen);
+      // The text is the template's all the same.
+      const text = tokenizer.decode(ids, { skipSpecialTokens: false });
+      expect(tokenizer.encode(text, { addSpecialTokens: false }).length).toBeLessThan(ids.length);
+    };
+    await chat.fork().send('Dusk?');
+    goesOn(model.promptIds[0]!, first.tokens, model.promptIds[1]!);
+    // Within a turn also over calls and their results.
+    const asked = await chat.send('Rain?');
+    await chat.send({ role: 'tool', content: 'sun' });
+    expect(model.prompts[3]).toContain(`${call}<|im_end|>\n<|im_start|>user\n<tool_response>`);
+    goesOn(model.promptIds[2]!, asked.tokens.slice(0, -1), model.promptIds[3]!);
+    // A conversation that does not begin with them is split as every text is.
+    chat.reset();
+    await chat.send('Sky?');
+    expect(model.promptIds[4]).toEqual(tokenizer.encode(model.prompts[4]!, { addSpecialTokens: false }));
+  });
+
   it('streams the parts', async () => {
     const { chat } = await session([`<think>\nHm.\n</think>\n\nLooking.\n${call}`], { tools });
     const parts: ChatDelta[] = [];

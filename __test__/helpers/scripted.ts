@@ -11,9 +11,11 @@ let loaded: Promise<Tokenizer> | undefined;
 /** A model that answers what it was told to, with Qwen3's tokenizer; it keeps the prompts that it was given. */
 export class ScriptedModel implements ChatModel {
   readonly prompts: string[] = [];
+  readonly promptIds: number[][] = [];
   readonly options: GenerateOptions[] = [];
   contextLength = 4096;
   closed = 0;
+  byLetters = false;
   /** Called before each token. */
   onToken: () => void = () => undefined;
 
@@ -28,11 +30,15 @@ export class ScriptedModel implements ChatModel {
   }
 
   stream(prompt: readonly number[], options: GenerateOptions): GenerateStream {
+    this.promptIds.push([...prompt]);
     this.prompts.push(this.tokenizer.decode(prompt, { skipSpecialTokens: false }));
     this.options.push(options);
     const answer = this.answers.shift();
     if (answer === undefined) throw new Error('the script has no further answer');
-    const all = this.tokenizer.encode(answer, { addSpecialTokens: false });
+    // By letters: tokens that the text would not be split into.
+    const all = this.byLetters
+      ? [...answer].flatMap((letter) => this.tokenizer.encode(letter, { addSpecialTokens: false }))
+      : this.tokenizer.encode(answer, { addSpecialTokens: false });
     const cut = all.length > options.maxTokens!;
     const tokens = cut ? all.slice(0, options.maxTokens) : [...all, this.tokenizer.encode('<|im_end|>')[0]!];
     let at = 0;

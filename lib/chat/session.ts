@@ -55,6 +55,11 @@ const sessionKeys = [
 
 const format = 'mlx-node chat';
 
+interface Seen {
+  text: string;
+  ids: readonly number[];
+}
+
 /**
  * A conversation with a model: it keeps the history, renders the prompt, and takes the answers apart into content, reasoning and calls
  * of tools. One answer at a time.
@@ -71,6 +76,8 @@ export class ChatSession {
   /** Indices of messages that the context had no room for. */
   #dropped: ReadonlySet<number> = new Set();
   #busy = false;
+  /** The last prompt and its answer: the tokens that the model has seen and made, and their text. */
+  #seen: Seen | null = null;
 
   constructor(model: ChatModel, options: ChatSessionOptions = {}) {
     rejectUnknownKeys(options, sessionKeys, 'ChatSession');
@@ -130,6 +137,7 @@ export class ChatSession {
   fork(): ChatSession {
     const copy = new ChatSession(this.model, { ...this.#options, messages: this.#messages });
     copy.#dropped = new Set(this.#dropped);
+    copy.#seen = this.#seen;
     return copy;
   }
 
@@ -139,6 +147,7 @@ export class ChatSession {
     const [first] = this.#messages;
     this.#messages = first?.role === 'system' ? [first] : [];
     this.#dropped = new Set();
+    this.#seen = null;
   }
 
   /** History and options, for JSON. A `contextShift` that is a function has to be given again to {@link ChatSession.load}. */
@@ -225,7 +234,7 @@ export class ChatSession {
         maxTokens: Math.min(options.maxTokens ?? room, room),
         ...(signal === undefined ? {} : { signal }),
       });
-      const parser = new ChatParser({ tools, insideThinking: prompt.insideThinking });
+      const parser = new ChatParser({ tools, insideThinking: /<think>\s*$/.test(prompt.text) });
       for await (const chunk of stream) yield* parser.push(chunk.text);
       yield* parser.finish();
 
@@ -239,6 +248,7 @@ export class ChatSession {
       if (toolCalls.length > 0) message.tool_calls = structuredClone(toolCalls);
       this.#messages = [...messages, message];
       this.#dropped = prompt.dropped;
+      this.#seen = this.#seenAfter(prompt, tokens);
       return {
         content,
         reasoning,
@@ -261,10 +271,9 @@ export class ChatSession {
     messages: readonly ChatMessage[],
     options: SendOptions & { tools: readonly Tool[] },
     policy: ContextShift,
-  ): Promise<{ ids: number[]; insideThinking: boolean; dropped: ReadonlySet<number>; droppedMessages: number }> {
+  ): Promise<Seen & { dropped: ReadonlySet<number>; droppedMessages: number }> {
     const { maxContext } = this;
-    const render = (list: readonly ChatMessage[]): { ids: number[]; insideThinking: boolean } =>
-      this.#render(list, options);
+    const render = (list: readonly ChatMessage[]): Seen => this.#render(list, options);
     const count = (list: readonly ChatMessage[]): number => render(list).ids.length;
     const kept = (out: ReadonlySet<number>): ChatMessage[] => messages.filter((_, i) => !out.has(i));
     let dropped = this.#dropped;
@@ -301,16 +310,33 @@ export class ChatSession {
   #render(
     messages: readonly ChatMessage[],
     { tools, enableThinking, chatTemplateOptions }: SendOptions & { tools: readonly Tool[] },
-  ): { ids: number[]; insideThinking: boolean } {
+  ): Seen {
     const { tokenizer } = this.model;
     const text = tokenizer.applyChatTemplate(templateMessages(messages), {
       ...chatTemplateOptions,
       ...(enableThinking === undefined ? {} : { enableThinking }),
       ...(tools.length === 0 ? {} : { tools }),
     });
+    const seen = this.#seen;
+    // The tokens that the model made itself, where the prompt goes on from them: a text may be split into tokens in several ways, and
+    // what has been computed for its beginning holds only for the same ones. Before an end-of-turn token nothing can merge.
+    if (seen !== null && text.startsWith(seen.text)) {
+      const rest = text.slice(seen.text.length);
+      const ends = tokenizer.eosTokenIds.map((id) => tokenizer.decode([id], { skipSpecialTokens: false }));
+      if (ends.some((end) => end !== '' && rest.startsWith(end)))
+        return { text, ids: [...seen.ids, ...tokenizer.encode(rest, { addSpecialTokens: false })] };
+    }
+    return { text, ids: tokenizer.encode(text, { addSpecialTokens: false }) };
+  }
+
+  /** The prompt and the answer to it, without the token that ended it. */
+  #seenAfter(prompt: Seen, tokens: readonly number[]): Seen {
+    const { tokenizer } = this.model;
+    const ended = tokenizer.eosTokenIds.includes(tokens.at(-1) ?? -1);
+    const answer = ended ? tokens.slice(0, -1) : tokens;
     return {
-      ids: tokenizer.encode(text, { addSpecialTokens: false }),
-      insideThinking: /<think>\s*$/.test(text),
+      text: prompt.text + tokenizer.decode(answer, { skipSpecialTokens: false }),
+      ids: [...prompt.ids, ...answer],
     };
   }
 }
