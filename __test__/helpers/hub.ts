@@ -20,6 +20,8 @@ export interface Fault {
   ignoreRange?: boolean;
   /** Milliseconds before each piece of 16 KiB. */
   delay?: number;
+  /** Ends before the body begins. */
+  wait?: () => Promise<void>;
   /** Sends this instead of the answer. */
   body?: string;
 }
@@ -194,6 +196,7 @@ export class FakeHub {
     }
     const end = Math.min(body.length, fault.cutAfter ?? Infinity, fault.stallAfter ?? Infinity);
     response.flushHeaders();
+    await fault.wait?.();
     for (let at = 0; at < end && !response.destroyed; at += 1 << 14) {
       if (fault.delay !== undefined) await sleep(fault.delay);
       const more = response.write(body.subarray(at, Math.min(end, at + (1 << 14))));

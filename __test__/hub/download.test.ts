@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { lockText } from '../../lib/hub/lock.ts';
 import { findCached, snapshotDownload } from '../../lib/index.ts';
@@ -169,19 +170,44 @@ describe('snapshotDownload', () => {
   it('fetches several files at a time, as many as asked for', async () => {
     const { hub, options } = await setUp();
     const most = async (maxWorkers: number): Promise<number> => {
-      let now = 0;
-      let peak = 0;
-      hub.fault = ({ kind, method, file }) => {
-        if (kind !== 'resolve' || method !== 'GET' || !file.endsWith('config.json')) return undefined;
-        peak = Math.max(peak, ++now);
-        setTimeout(() => (now -= 1), 25);
-        return { delay: 30 };
+      let [asked, open, peak] = [0, 0, 0];
+      hub.fault = ({ kind, file }) => {
+        if (kind !== 'resolve' || !file.endsWith('config.json')) return undefined;
+        asked += 1;
+        open += 1;
+        peak = Math.max(peak, open);
+        const wait = async (): Promise<void> => {
+          // What is fetched together is asked for before the first of it is answered.
+          const ready = (): boolean => maxWorkers === 1 || asked >= 3;
+          while (!ready()) await sleep(5);
+          open -= 1;
+        };
+        return { wait };
       };
       await snapshotDownload(id, { ...options, cacheDir: tempDir(), maxWorkers });
       return peak;
     };
     expect(await most(1)).toBe(1);
     expect(await most(8)).toBe(3);
+  });
+});
+
+describe('several at once', () => {
+  it('in one process fetch everything once, and all have it', async () => {
+    const { hub, root, options, files } = await setUp();
+    const reports: DownloadProgress[] = [];
+    const onProgress = (report: DownloadProgress): number => reports.push(report);
+    const folders = await Promise.all(
+      Array.from({ length: 12 }, () => snapshotDownload(id, { ...options, onProgress })),
+    );
+    expect(new Set(folders).size).toBe(1);
+    expect(hub.fetched.toSorted()).toEqual(needed);
+    expect(readdirSync(root).toSorted()).toEqual(['blobs', 'refs', 'snapshots']);
+    expect(readFileSync(join(folders[0]!, 'model.safetensors')).equals(files['model.safetensors'] as Buffer)).toBe(
+      true,
+    );
+    // Who waited for another sees all of it arrive as well.
+    for (const { loaded, total } of reports) expect(loaded).toBeLessThanOrEqual(total);
   });
 });
 

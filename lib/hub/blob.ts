@@ -4,10 +4,11 @@ import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, open as openFile, rename, rm } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { abortable } from './abort.js';
 import { diskError, hashError, TransientError } from './errors.js';
 import type { Subject } from './errors.js';
 import { open, Retries, transient } from './http.js';
-import type { RetryPolicy } from './http.js';
+import type { Answer, RetryPolicy } from './http.js';
 import type { RepoStore } from './layout.js';
 import { withLock } from './lock.js';
 import type { DownloadMeter } from './progress.js';
@@ -140,7 +141,7 @@ class Download {
         if (response.status === 206 && this.position === 0)
           throw new TransientError('the server sent another range than asked for');
       }
-      for await (const chunk of response.body ?? []) {
+      for await (const chunk of pieces(answer)) {
         clearTimeout(timer);
         // A write to a slow disk is no silence of the server.
         await write(handle, chunk);
@@ -159,6 +160,17 @@ class Download {
       answer.close();
       answer.abort(silent);
     }
+  }
+}
+
+/** The body of an answer. Its stream is left as it is at the end: cancelling it may never end. */
+async function* pieces({ response, signal }: Answer): AsyncGenerator<Uint8Array, void, undefined> {
+  const reader = response.body?.getReader();
+  if (reader === undefined) return;
+  for (;;) {
+    const { done, value } = await abortable(reader.read(), signal);
+    if (done) return;
+    yield value;
   }
 }
 

@@ -1,7 +1,7 @@
 import { MlxError } from '../errors.js';
+import { abortable, linkedController, pause } from './abort.js';
 import { givenUp, networkText, statusError, TransientError } from './errors.js';
 import type { Subject } from './errors.js';
-import { pause } from './pause.js';
 import type { HubSettings } from './settings.js';
 
 const maxRedirects = 10;
@@ -27,7 +27,9 @@ export interface Answer {
   response: Response;
   /** Headers of the last answer that came from the hub itself. */
   hubHeaders: Headers;
-  /** Ends the connection, also while its body is being read; reading then fails with `reason`. */
+  /** Aborts when the connection is ended, by the caller's signal or by {@link Answer.abort}. */
+  signal: AbortSignal;
+  /** Ends the connection, also while its body is being read. */
   abort(reason: unknown): void;
   /** Lets go of the caller's signal. */
   close(): void;
@@ -61,10 +63,7 @@ function keepsToken(from: URL, to: URL): boolean {
 export async function open(url: string, request: Request): Promise<Answer> {
   const { settings, subject, signal } = request;
   signal?.throwIfAborted();
-  const controller = new AbortController();
-  const onAbort = (): void => controller.abort(signal!.reason);
-  signal?.addEventListener('abort', onAbort, { once: true });
-  const close = (): void => signal?.removeEventListener('abort', onAbort);
+  const { controller, release: close } = linkedController(signal);
   const timer = setTimeout(
     () =>
       controller.abort(
@@ -84,12 +83,13 @@ export async function open(url: string, request: Request): Promise<Answer> {
         ...request.headers,
       };
       if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
-      const response = await send(at.href, {
+      const sent = send(at.href, {
         method: request.method ?? 'GET',
         headers,
         redirect: 'manual',
         signal: controller.signal,
       });
+      const response = await abortable(sent, controller.signal);
       const location = response.headers.get('location');
       // The hub's own headers end where a redirect leads away from it.
       if (hubHeaders === undefined || response.headers.has('x-repo-commit')) hubHeaders = response.headers;
@@ -102,7 +102,8 @@ export async function open(url: string, request: Request): Promise<Answer> {
             `${subject.id}: the hub redirects to ${next.protocol}, which is not followed`,
           );
         // An address on the storage server answers a HEAD as well as a GET; the hub's headers say all that is asked.
-        if (request.method === 'HEAD' && next.origin !== at.origin) return { response, hubHeaders, abort, close };
+        if (request.method === 'HEAD' && next.origin !== at.origin)
+          return { response, hubHeaders, signal: controller.signal, abort, close };
         if (!keepsToken(at, next)) token = undefined;
         at = next;
         continue;
@@ -111,7 +112,7 @@ export async function open(url: string, request: Request): Promise<Answer> {
         void response.body?.cancel().catch(() => undefined);
         throw statusError(response, subject, settings);
       }
-      return { response, hubHeaders, abort, close };
+      return { response, hubHeaders, signal: controller.signal, abort, close };
     }
     throw new MlxError('ERR_MLX_HUB_NETWORK', `${subject.id}: more than ${maxRedirects} redirects`);
   } catch (error) {

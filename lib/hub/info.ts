@@ -1,5 +1,6 @@
 import { MlxError } from '../errors.js';
 import type { RemoteFile } from './blob.js';
+import { abortable } from './abort.js';
 import { TransientError } from './errors.js';
 import { open, withRetries } from './http.js';
 import type { Request, RetryPolicy } from './http.js';
@@ -33,7 +34,7 @@ export async function repoInfo(request: Omit<Request, 'headers' | 'method'>, pol
         settings.downloadTimeout,
       );
       try {
-        const text = await answer.response.text();
+        const text = await abortable(answer.response.text(), answer.signal);
         return parseInfo(text, request);
       } finally {
         clearTimeout(stop);

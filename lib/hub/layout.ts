@@ -1,7 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
-import { replaceFile } from '../files.js';
 import { commitPattern, indexFile, indexShards } from './repo.js';
 
 /*
@@ -58,7 +58,14 @@ export class RepoStore {
     if (revision === commit || (await this.commitOf(revision)) === commit) return;
     const path = join(this.root, 'refs', ...revision.split('/'));
     await mkdir(dirname(path), { recursive: true });
-    await replaceFile(path, commit);
+    // Under a name of its own, since others may write it too, and not among the refs, where it would pass for one.
+    const temporary = join(this.root, `.ref-${randomUUID()}`);
+    try {
+      await writeFile(temporary, commit);
+      await rename(temporary, path);
+    } finally {
+      await rm(temporary, { force: true });
+    }
   }
 
   /** Puts the blob into the snapshot under its name. */
@@ -67,17 +74,18 @@ export class RepoStore {
     const path = this.file(commit, name);
     await mkdir(dirname(path), { recursive: true });
     const target = relative(dirname(path), blob);
-    if (existsSync(path) && (await readlink(path).catch(() => null)) === target) return;
-    // A link to another blob, or to none, is of a download that went wrong.
-    await rm(path, { force: true });
-    if (symlinks) {
+    for (let attempts = symlinks ? 2 : 0; attempts > 0; attempts--) {
       try {
         await symlink(target, path);
         return;
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
-        if (code === 'EEXIST') return;
-        if (code !== 'EPERM' && code !== 'ENOSYS' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP') throw error;
+        if (code === 'EEXIST') {
+          // Another process made it; or it points to nothing, of a download that went wrong.
+          if (existsSync(path)) return;
+          await rm(path, { force: true });
+        } else if (code === 'EPERM' || code === 'ENOSYS' || code === 'ENOTSUP' || code === 'EOPNOTSUPP') break;
+        else throw error;
       }
     }
     // A disk without links: the file itself, as Python does it. Another snapshot may hold the blob already.

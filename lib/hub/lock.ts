@@ -3,7 +3,7 @@ import { readlinkSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
-import { pause } from './pause.js';
+import { linkedController, pause } from './abort.js';
 
 /** A lock that nobody has touched for so many milliseconds is of a process that is gone, or of a machine that is. */
 const staleAfter = 10_000;
@@ -44,14 +44,17 @@ export async function withLock<T>(
       continue;
     }
     const lost = new AbortController();
+    const { controller, release } = linkedController(signal);
+    lost.signal.addEventListener('abort', () => controller.abort(lost.signal.reason), { once: true });
     const timer = setInterval(() => void touch(path, mine, lost), touchEvery);
     try {
-      return await work(signal === undefined ? lost.signal : AbortSignal.any([signal, lost.signal]));
+      return await work(controller.signal);
     } catch (error) {
       if (signal !== undefined && signal.aborted) throw signal.reason;
       if (!lost.signal.aborted) throw error;
     } finally {
       clearInterval(timer);
+      release();
       if ((await read(path)) === mine) await rm(path, { force: true });
     }
   }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { MlxError } from '../errors.js';
 import { rejectUnknownKeys } from '../options.js';
+import { linkedController } from './abort.js';
 import { fetchBlob } from './blob.js';
 import type { BlobContext, RemoteFile } from './blob.js';
 import { diskError, offlineError, spaceError } from './errors.js';
@@ -197,27 +198,31 @@ class Fetching {
   /** Fetches what the snapshot lacks, small files first, so that a snapshot with weights can be loaded. False: it lacked nothing. */
   async fetch(names: readonly string[], quiet = false): Promise<boolean> {
     const { store, info, settings, subject, policy, options } = this;
-    // One failure ends the others, whose parts stay.
-    const failed = new AbortController();
-    const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
-    const request = { settings, subject, signal };
     const lacking = names.filter((name) => !existsSync(store.file(info.commit, name)));
     if (lacking.length === 0) return false;
-    await tagCache(settings.cacheDir);
-    const files = await this.#inParallel(lacking, failed, (name) => remoteFile(name, info, request, policy));
-    files.sort((a, b) => (a.size ?? 0) - (b.size ?? 0));
-    const pending = files.filter((file) => !existsSync(store.blob(file.etag)));
-    await this.#checkSpace(pending);
-    const total = pending.reduce((sum, file) => sum + (file.size ?? 0), 0);
-    const meter = new DownloadMeter(total, quiet ? undefined : options.onProgress);
-    const context: BlobContext = { store, settings, subject, policy, meter, signal };
-    await this.#inParallel(files, failed, async (file) => {
-      // Several names may stand for one blob.
-      if (!existsSync(store.blob(file.etag))) await fetchBlob(file, context);
-      await store.link(info.commit, file.name, file.etag, settings.symlinks);
-    });
-    if (pending.length > 0) meter.finish(pending.at(-1)!.name);
-    return true;
+    // One failure ends the others, whose parts stay.
+    const { controller: failed, release } = linkedController(options.signal);
+    try {
+      const { signal } = failed;
+      const request = { settings, subject, signal };
+      await tagCache(settings.cacheDir);
+      const files = await this.#inParallel(lacking, failed, (name) => remoteFile(name, info, request, policy));
+      files.sort((a, b) => (a.size ?? 0) - (b.size ?? 0));
+      const pending = files.filter((file) => !existsSync(store.blob(file.etag)));
+      await this.#checkSpace(pending);
+      const total = pending.reduce((sum, file) => sum + (file.size ?? 0), 0);
+      const meter = new DownloadMeter(total, quiet ? undefined : options.onProgress);
+      const context: BlobContext = { store, settings, subject, policy, meter, signal };
+      await this.#inParallel(files, failed, async (file) => {
+        // Several names may stand for one blob.
+        if (!existsSync(store.blob(file.etag))) await fetchBlob(file, context);
+        await store.link(info.commit, file.name, file.etag, settings.symlinks);
+      });
+      if (pending.length > 0) meter.finish(pending.at(-1)!.name);
+      return true;
+    } finally {
+      release();
+    }
   }
 
   /** Runs `work` over `items`, `maxWorkers` at a time; the first failure stops the rest and is thrown when all have ended. */
