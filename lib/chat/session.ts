@@ -4,7 +4,7 @@ import { replaceFile, saveError } from '../files.js';
 import { rejectUnknownKeys } from '../options.js';
 import { generateKeys } from '../sampling.js';
 import type { GenerateOptions } from '../sampling.js';
-import type { GenerateStream } from '../stream.js';
+import type { GenerateChunk, GenerateResult } from '../stream.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { contextError, contextShifts, turnsToDrop } from './context.js';
 import type { ContextShift } from './context.js';
@@ -22,11 +22,17 @@ export interface ChatModel {
   readonly tokenizer: Tokenizer;
   /** Most tokens of prompt and answer together. */
   readonly contextLength: number;
-  stream(prompt: readonly number[], options: GenerateOptions): GenerateStream;
+  stream(prompt: readonly number[], options: GenerateOptions): ChatModelStream;
+}
+
+/** The part of a `GenerateStream` that a session uses. */
+export interface ChatModelStream extends AsyncIterable<Pick<GenerateChunk, 'text'>> {
+  /** The whole answer, once the stream has ended by itself. */
+  readonly result: Pick<GenerateResult, 'text' | 'tokens' | 'finishReason' | 'usage' | 'timings'> | null;
 }
 
 /** Options of one answer. `maxTokens` defaults to what the context has room for. */
-export interface SendOptions extends Omit<GenerateOptions, 'raw' | 'tools'> {
+export interface SendOptions extends Omit<GenerateOptions, 'raw' | 'tools' | 'n'> {
   /** Functions that the model may call. */
   tools?: readonly Tool[];
   /** 'none': the model is not told of the tools, and calls are text. Default 'auto'. */
@@ -44,7 +50,8 @@ export interface ChatSessionOptions extends Omit<SendOptions, 'signal'> {
   contextShift?: ContextShift;
 }
 
-const sendKeys = [...generateKeys.filter((key) => key !== 'raw'), 'toolChoice'];
+// A session has one answer to a message.
+const sendKeys = [...generateKeys.filter((key) => key !== 'raw' && key !== 'n'), 'toolChoice'];
 const sessionKeys = [
   ...sendKeys.filter((key) => key !== 'signal'),
   'systemPrompt',
