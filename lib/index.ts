@@ -23,7 +23,7 @@ export type {
   LoadProgress,
   Prompt,
 } from './model.js';
-export { findCached, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
+export { findCached, planPrune, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
 export type {
   CachedRepo,
   CachedRevision,

@@ -1,9 +1,18 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
 import { downloadLine } from '../../lib/cli/loading.ts';
-import { loadModel, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from '../../lib/index.ts';
+import { loadModel, planPrune, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from '../../lib/index.ts';
 import type { LoadProgress } from '../../lib/index.ts';
 import { native } from '../helpers/fake-native.ts';
 import { etagOf, FakeHub, modelRepo, noise } from '../helpers/hub.ts';
@@ -260,6 +269,40 @@ describe('mlx-node', () => {
     expect(readdirSync(cacheDir).toSorted()).toEqual(['.locks', 'CACHEDIR.TAG']);
     expect((await cli(['cache', 'list'])).stdout).toBe(`\n${cacheDir}: 0 repositories, 0 B\n`);
     expect(await cli(['cache', 'remove', 'org/model'])).toMatchObject({ code: 1 });
+  });
+
+  it('cache prune: takes what nothing points to, and leaves what may still go on', async () => {
+    const { hub, cacheDir } = await setUp();
+    expect(await cli(['cache', 'prune'])).toMatchObject({ code: 0, stdout: 'There is nothing to remove.\n' });
+    const first = hub.commit('org/model', modelRepo());
+    await snapshotDownload('org/model');
+    const kept = hub.commit('org/model', { ...modelRepo(), 'config.json': '{"v":2}' });
+    await snapshotDownload('org/model');
+    const pinned = hub.commit('org/pinned', modelRepo(noise(50)));
+    await snapshotDownload('org/pinned', { revision: pinned });
+    const blobs = join(cacheDir, 'models--org--model/blobs');
+    for (const [name, minutes] of [
+      ['old.incomplete', 90],
+      ['new.incomplete', 5],
+    ] as const) {
+      writeFileSync(join(blobs, name), '12345');
+      const time = Date.now() / 1000 - 60 * minutes;
+      utimesSync(join(blobs, name), time, time);
+    }
+    const freed = Buffer.byteLength('{"model_type":"qwen3"}') + 5;
+    const { stdout } = await cli(['cache', 'prune', '--dry-run']);
+    expect(stdout).toMatch(
+      new RegExp(
+        `^org/pinned  5\\.1 kB\norg/model at ${first}\nmodels--org--model/blobs/old\\.incomplete  5 B\nThis frees 5\\.1 kB\\.\n$`,
+      ),
+    );
+    const removal = await planPrune();
+    expect(removal.freed - removal.repos[0]!.sizeOnDisk).toBe(freed);
+    expect((await cli(['cache', 'prune', '--yes'])).code).toBe(0);
+    expect(readdirSync(join(cacheDir, 'models--org--model/snapshots'))).toEqual([kept]);
+    expect(existsSync(join(cacheDir, 'models--org--pinned'))).toBe(false);
+    expect(readdirSync(blobs).filter((name) => name.endsWith('.incomplete'))).toEqual(['new.incomplete']);
+    expect((await cli(['cache', 'prune'])).stdout).toBe('There is nothing to remove.\n');
   });
 
   it('draws one line, no wider than the terminal', () => {

@@ -1,6 +1,7 @@
+import { relative } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
-import { planRemoval, removeFromCache, scanCacheDir } from '../hub/index.js';
+import { planPrune, planRemoval, removeFromCache, scanCacheDir } from '../hub/index.js';
 import type { CachedRepo, CacheInfo, Removal } from '../hub/index.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
@@ -28,22 +29,47 @@ export function cacheCommand(io: CliIo): Command {
     .option('-y, --yes', 'do not ask')
     .option('--dry-run', 'only show what would go')
     .addHelpText('after', '\nExample:\n  mlx-node cache remove Qwen/Qwen3-0.6B --dry-run')
-    .action(async (what: string[], flags: { cacheDir?: string; yes?: boolean; dryRun?: boolean }) => {
-      const removal = await planRemoval(what, flags.cacheDir);
-      io.stdout.write(describe(removal));
-      if (flags.dryRun === true) return;
-      if (flags.yes !== true && !(await confirmed())) {
-        io.stderr.write('mlx-node: nothing was removed\n');
-        io.exitCode = 1;
-        return;
-      }
-      await removeFromCache(removal);
-      io.stdout.write(`Removed; ${bytes(removal.freed)} are free.\n`);
-    });
+    .action(
+      async (what: string[], flags: RemoveFlags) => await carryOut(io, await planRemoval(what, flags.cacheDir), flags),
+    );
+  const prune = new Command('prune')
+    .description(
+      'Remove what nothing points to: commits at no branch or tag, and downloads left more than an hour ago.',
+    )
+    .option('--cache-dir <dir>', 'folder of the cache (HF_HUB_CACHE, else hub in HF_HOME)')
+    .option('-y, --yes', 'do not ask')
+    .option('--dry-run', 'only show what would go')
+    .addHelpText('after', '\nExample:\n  mlx-node cache prune --dry-run')
+    .action(async (flags: RemoveFlags) => await carryOut(io, await planPrune(flags.cacheDir), flags));
   return new Command('cache')
     .description('Look after the cache of the Hugging Face hub, which Python uses too.')
     .addCommand(list)
-    .addCommand(remove);
+    .addCommand(remove)
+    .addCommand(prune);
+}
+
+interface RemoveFlags {
+  cacheDir?: string;
+  yes?: boolean;
+  dryRun?: boolean;
+}
+
+/** Shows what would go, and removes it when that is wanted. */
+async function carryOut(io: CliIo, removal: Removal, flags: RemoveFlags): Promise<void> {
+  const { repos, revisions, incomplete, freed } = removal;
+  if (repos.length + revisions.length + incomplete.length === 0) {
+    io.stdout.write('There is nothing to remove.\n');
+    return;
+  }
+  io.stdout.write(describe(removal));
+  if (flags.dryRun === true) return;
+  if (flags.yes !== true && !(await confirmed())) {
+    io.stderr.write('mlx-node: nothing was removed\n');
+    io.exitCode = 1;
+    return;
+  }
+  await removeFromCache(removal);
+  io.stdout.write(`Removed; ${bytes(freed)} are free.\n`);
 }
 
 function bytes(value: number): string {
@@ -109,6 +135,7 @@ function describe(removal: Removal): string {
   const lines = [
     ...removal.repos.map((repo) => `${nameOf(repo)}  ${bytes(repo.sizeOnDisk + repo.incompleteSize)}`),
     ...removal.revisions.map(({ repo, revision }) => `${nameOf(repo)} at ${revision.commitHash}`),
+    ...removal.incomplete.map(({ path, size }) => `${relative(removal.cacheDir, path)}  ${bytes(size)}`),
   ];
   return `${lines.join('\n')}\nThis frees ${bytes(removal.freed)}.\n`;
 }

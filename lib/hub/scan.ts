@@ -26,6 +26,8 @@ export interface CachedRepo {
   sizeOnDisk: number;
   /** Bytes of downloads that were not finished. */
   incompleteSize: number;
+  /** Those downloads. */
+  incomplete: { path: string; size: number; lastModified: Date }[];
   lastAccessed: Date;
   lastModified: Date;
   revisions: CachedRevision[];
@@ -81,9 +83,11 @@ async function scanRepo(path: string, repoId: string, repoType: CachedRepo['repo
     if (entry.isDirectory())
       revisions.push(await scanRevision(join(path, 'snapshots', entry.name), entry.name, refs, blobs));
   }
-  let incompleteSize = 0;
+  const incomplete: CachedRepo['incomplete'] = [];
   for (const { name } of await entries(join(path, 'blobs'))) {
-    if (name.endsWith('.incomplete')) incompleteSize += (await stat(join(path, 'blobs', name))).size;
+    const part = join(path, 'blobs', name);
+    const found = name.endsWith('.incomplete') ? await stat(part).catch(() => null) : null;
+    if (found !== null) incomplete.push({ path: part, size: found.size, lastModified: found.mtime });
   }
   const own = await stat(path);
   const all = [...blobs.values()];
@@ -92,7 +96,8 @@ async function scanRepo(path: string, repoId: string, repoType: CachedRepo['repo
     repoType,
     path,
     sizeOnDisk: all.reduce((sum, blob) => sum + blob.size, 0),
-    incompleteSize,
+    incompleteSize: incomplete.reduce((sum, part) => sum + part.size, 0),
+    incomplete,
     lastAccessed: new Date(Math.max(...all.map((blob) => blob.accessed), all.length > 0 ? 0 : own.atimeMs)),
     lastModified: new Date(Math.max(...all.map((blob) => blob.modified), all.length > 0 ? 0 : own.mtimeMs)),
     revisions: revisions.toSorted((a, b) => b.lastModified.getTime() - a.lastModified.getTime()),
@@ -133,13 +138,15 @@ async function scanRevision(
   };
 }
 
-/** What {@link planRemoval} found, to be shown before {@link removeFromCache} does it. */
+/** What {@link planRemoval} or {@link planPrune} found, to be shown before {@link removeFromCache} does it. */
 export interface Removal {
   cacheDir: string;
   /** Whole repositories. */
   repos: CachedRepo[];
   /** Single snapshots of repositories that stay. */
   revisions: { repo: CachedRepo; revision: CachedRevision }[];
+  /** Unfinished downloads. */
+  incomplete: CachedRepo['incomplete'];
   /** Bytes that will be free. */
   freed: number;
 }
@@ -173,20 +180,49 @@ export async function planRemoval(targets: readonly string[], cacheDir: string =
     }
     revisions.push(...found);
   }
-  // Snapshots of a repository that goes as a whole, and those named twice, count once.
+  return removalOf(cacheDir, repos, revisions, []);
+}
+
+/** A part that nobody has written to for so many milliseconds is nobody's. */
+const abandonedAfter = 3_600_000;
+
+/** Finds what nothing points to: snapshots that are at no branch or tag, and downloads that were left more than an hour ago. */
+export async function planPrune(cacheDir: string = hubCacheDir()): Promise<Removal> {
+  const info = await scanCacheDir(cacheDir);
+  const revisions = info.repos.flatMap((repo) =>
+    repo.revisions.filter(({ refs }) => refs.length === 0).map((revision) => ({ repo, revision })),
+  );
+  const parts = info.repos
+    .flatMap((repo) => repo.incomplete)
+    .filter(({ lastModified }) => Date.now() - lastModified.getTime() > abandonedAfter);
+  return removalOf(cacheDir, new Set(), revisions, parts);
+}
+
+/** Repositories all of whose snapshots go, go as a whole; snapshots of those, and such as are named twice, count once. */
+function removalOf(
+  cacheDir: string,
+  repos: Set<CachedRepo>,
+  revisions: Removal['revisions'],
+  parts: Removal['incomplete'],
+): Removal {
   const single = revisions.filter(
     ({ repo, revision }, i) =>
       !repos.has(repo) && revisions.findIndex((other) => other.revision.path === revision.path) === i,
   );
   for (const { repo } of single) {
-    if (repo.revisions.every((revision) => single.some((other) => other.revision.path === revision.path)))
-      repos.add(repo);
+    const whole = repo.revisions.every((revision) => single.some((other) => other.revision.path === revision.path));
+    // A download that may still go on keeps the folder.
+    if (whole && repo.incomplete.every((part) => parts.some(({ path }) => path === part.path))) repos.add(repo);
   }
   const rest = single.filter(({ repo }) => !repos.has(repo));
+  const incomplete = parts.filter(
+    ({ path }) => ![...repos].some((repo) => repo.incomplete.some((part) => part.path === path)),
+  );
   const freed =
     [...repos].reduce((sum, repo) => sum + repo.sizeOnDisk + repo.incompleteSize, 0) +
+    incomplete.reduce((sum, part) => sum + part.size, 0) +
     [...ownBlobs(rest).values()].reduce((sum, size) => sum + size, 0);
-  return { cacheDir, repos: [...repos], revisions: rest, freed };
+  return { cacheDir, repos: [...repos], revisions: rest, incomplete, freed };
 }
 
 /** Blobs that no snapshot uses but those in `removed`. */
@@ -200,7 +236,7 @@ function ownBlobs(removed: Removal['revisions']): Map<string, number> {
   return own;
 }
 
-/** Removes what {@link planRemoval} found: links before blobs, so that a snapshot never points to nothing. */
+/** Removes what {@link planRemoval} or {@link planPrune} found: links before blobs, so that a snapshot never points to nothing. */
 export async function removeFromCache(removal: Removal): Promise<void> {
   for (const repo of removal.repos) {
     await rm(join(repo.path, 'refs'), { recursive: true, force: true });
@@ -216,6 +252,7 @@ export async function removeFromCache(removal: Removal): Promise<void> {
     await rm(join(repo.path, 'trees', `${revision.commitHash}.json`), { force: true });
   }
   for (const path of blobs.keys()) await rm(path, { force: true });
+  for (const { path } of removal.incomplete) await rm(path, { force: true });
 }
 
 /** Removes a ref, and the folders of its name that are empty then. */
