@@ -13,8 +13,17 @@
  */
 export { MlxError } from './errors.js';
 export type { MlxErrorCode } from './errors.js';
-export { createModel, LanguageModel, loadModel, Qwen2Model, Qwen3Model } from './model.js';
+export {
+  createModel,
+  LanguageModel,
+  loadModel,
+  Qwen2Model,
+  Qwen2MoeModel,
+  Qwen3Model,
+  Qwen3MoeModel,
+} from './model.js';
 export type {
+  AnyModel,
   Completion,
   Dtype,
   GenerateBatchOptions,

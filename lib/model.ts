@@ -306,8 +306,20 @@ export class LanguageModel {
 export class Qwen2Model extends LanguageModel {}
 
 export class Qwen3Model extends LanguageModel {}
+/** Qwen2 with experts, of which a router chooses a few for every token, and one that all tokens share. */
+export class Qwen2MoeModel extends LanguageModel {}
+/** Qwen3 with experts, of which a router chooses a few for every token. */
+export class Qwen3MoeModel extends LanguageModel {}
 
-const modelClasses: Record<string, typeof LanguageModel> = { qwen2: Qwen2Model, qwen3: Qwen3Model };
+const modelClasses: Record<string, typeof LanguageModel> = {
+  qwen2: Qwen2Model,
+  qwen2_moe: Qwen2MoeModel,
+  qwen3: Qwen3Model,
+  qwen3_moe: Qwen3MoeModel,
+};
+
+/** What {@link loadModel} and {@link createModel} give, by the model_type of `config.json`. */
+export type AnyModel = Qwen2Model | Qwen2MoeModel | Qwen3Model | Qwen3MoeModel;
 
 /** The class of the model's type, with the folder's tokenizer where it has one. */
 async function withTokenizer(handle: NativeModel, path: string, repoId?: string): Promise<LanguageModel> {
@@ -340,7 +352,7 @@ export async function loadNativeModel(path: string, options: LoadOptions): Promi
 export async function createModel(
   path: string,
   options: { seed?: number; dtype?: 'float32' | 'bfloat16' | 'float16' } = {},
-): Promise<Qwen2Model | Qwen3Model> {
+): Promise<AnyModel> {
   rejectUnknownKeys(options, ['seed', 'dtype'], 'createModel()');
   const config = await readFile(join(path, 'config.json'), 'utf8').catch((error: unknown) => {
     throw new MlxError('ERR_MLX_LOAD', `${path}: config.json cannot be read: ${errorText(error)}`, { cause: error });
@@ -358,7 +370,7 @@ export async function createModel(
  * using model = await loadModel('Qwen/Qwen3-0.6B');         // Node 24; on Node 20 and 22 call model.dispose() when done
  * const { text } = await model.generate('Hello!');
  */
-export async function loadModel(pathOrId: string, options: LoadOptions = {}): Promise<Qwen2Model | Qwen3Model> {
+export async function loadModel(pathOrId: string, options: LoadOptions = {}): Promise<AnyModel> {
   rejectUnknownKeys(options, ['dtype', 'adapter', 'onProgress', 'signal', ...hubKeys], 'loadModel()');
   const { onProgress, signal } = options;
   signal?.throwIfAborted();

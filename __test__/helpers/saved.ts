@@ -41,6 +41,10 @@ export const subjects: Subject[] = [
     name: 'a Qwen3 with YaRN',
     make: () => loadModel(goldenPath('models', 'qwen3_yarn_default'), { dtype: 'float32' }),
   },
+  ...['qwen3_moe', 'qwen3_moe_all', 'qwen2_moe'].map((name) => ({
+    name: `experts: ${name}`,
+    make: () => loadModel(goldenPath('models', name), { dtype: 'float32' }),
+  })),
   { name: 'a Qwen3 of random weights', make: () => createModel(tiny, { seed: 3 }) },
   { name: 'a Qwen3 after training', make: async () => trained(await loadModel(tiny, { dtype: 'float32' })) },
   { name: 'a Qwen3 with a trained adapter merged into it', make: loraModel },

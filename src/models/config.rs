@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::Architecture;
+use super::moe_config::MoeConfig;
 use super::rope_config::rope;
 use crate::mlx::{Error, Result};
 use crate::nn::RopeConfig;
 
-/// What a dense Qwen model is made of.
+/// What a Qwen model is made of.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
     pub model_type: String,
@@ -24,14 +26,16 @@ pub struct ModelConfig {
     pub attention_bias: bool,
     pub tie_word_embeddings: bool,
     pub rope: RopeConfig,
+    /// Where the architecture has experts.
+    pub moe: Option<MoeConfig>,
 }
 
 /// The largest size of one axis that is taken for real.
-const MAX_SIZE: i64 = 1 << 24;
+pub(super) const MAX_SIZE: i64 = 1 << 24;
 
 impl ModelConfig {
-    /// `file` is only named in errors. `default_head_dim` is the architecture's; without one it is hidden size over heads.
-    pub fn parse(json: &Value, file: &Path, default_head_dim: Option<i32>) -> Result<Self> {
+    /// `file` is only named in errors.
+    pub fn parse(json: &Value, file: &Path, architecture: &Architecture) -> Result<Self> {
         let config = Reader::new(json, file)?;
         config.refuse_unsupported()?;
         let hidden_size = config.size("hidden_size")?;
@@ -41,7 +45,7 @@ impl ModelConfig {
         if heads % kv_heads != 0 {
             return Err(config.wrong("num_key_value_heads", &format!("a divisor of num_attention_heads, {heads}")));
         }
-        let head_dim = match default_head_dim {
+        let head_dim = match architecture.default_head_dim {
             None if hidden_size % heads != 0 && config.get("head_dim").is_none() => {
                 return Err(
                     config.wrong("hidden_size", &format!("a multiple of num_attention_heads, {heads}, when head_dim is absent"))
@@ -68,12 +72,13 @@ impl ModelConfig {
             attention_bias: config.boolean("attention_bias")?.unwrap_or(false),
             tie_word_embeddings: config.boolean("tie_word_embeddings")?.unwrap_or(false),
             rope: rope(&config, head_dim, max_position_embeddings)?,
+            moe: architecture.moe.map(|parse| parse(&config, num_hidden_layers)).transpose()?,
         })
     }
 }
 
 /// One object of a configuration file, read key by key with errors that name file, key and value. `null` means absent.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     object: &'a Map<String, Value>,
     file: &'a Path,
     /// Where the object lies in the file: empty, or a key and a dot.
@@ -131,6 +136,14 @@ impl<'a> Reader<'a> {
             return Err(self.wrong(key, &wanted()));
         }
         i32::try_from(value).map_err(|_| self.wrong(key, &wanted()))
+    }
+
+    /// A list of whole numbers; empty when absent.
+    pub fn integers(&self, key: &str, low: i64, high: i64) -> Result<Vec<i32>> {
+        let wanted = || self.wrong(key, &format!("a list of whole numbers from {low} to {high}"));
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let number = |value: &Value| value.as_i64().filter(|number| (low..=high).contains(number)).map(|number| number as i32);
+        value.as_array().and_then(|list| list.iter().map(number).collect()).ok_or_else(wanted)
     }
 
     fn size(&self, key: &str) -> Result<i32> {

@@ -1,26 +1,29 @@
-//! The decoder that the dense Qwen models share: embedding, pre-norm blocks, final norm, head.
+//! The decoder that the Qwen models share: embedding, pre-norm blocks, final norm, head.
 
 use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Result, checkpoint};
 use crate::models::{CausalLm, Forward, ModelConfig};
-use crate::nn::{Attention, AttentionShape, Context, Embedding, Linear, Mlp, Module, RmsNorm, join, module_of};
+use crate::nn::{
+    Attention, AttentionShape, Context, Embedding, FeedForward, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, join,
+    module_of,
+};
 
 #[derive(Clone)]
 pub struct Block {
     input_layernorm: RmsNorm,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
-    mlp: Mlp,
+    mlp: FeedForward,
 }
 
 impl Block {
-    fn new(config: &ModelConfig, attention: &AttentionShape, dtype: Dtype) -> Result<Self> {
+    fn new(config: &ModelConfig, layer: usize, attention: &AttentionShape, dtype: Dtype) -> Result<Self> {
         let norm = || RmsNorm::new(config.hidden_size, config.rms_norm_eps, dtype);
         Ok(Block {
             input_layernorm: norm()?,
             self_attn: Attention::new(attention, &config.rope, dtype)?,
             post_attention_layernorm: norm()?,
-            mlp: Mlp::new(config.hidden_size, config.intermediate_size, dtype)?,
+            mlp: feed_forward(config, layer, dtype)?,
         })
     }
 
@@ -48,6 +51,23 @@ impl Block {
     }
 }
 
+fn feed_forward(config: &ModelConfig, layer: usize, dtype: Dtype) -> Result<FeedForward> {
+    match &config.moe {
+        Some(moe) if moe.sparse_layers[layer] => {
+            let shape = MoeShape {
+                hidden: config.hidden_size,
+                intermediate: moe.moe_intermediate_size,
+                experts: moe.num_experts,
+                top_k: moe.num_experts_per_tok,
+                normalised: moe.norm_topk_prob,
+                shared_intermediate: moe.shared_expert_intermediate_size,
+            };
+            Ok(FeedForward::Sparse(Box::new(SparseMoe::new(&shape, dtype)?)))
+        }
+        _ => Ok(FeedForward::Dense(Mlp::new(config.hidden_size, config.intermediate_size, dtype)?)),
+    }
+}
+
 module_of!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
 
 pub struct Decoder {
@@ -63,7 +83,9 @@ pub struct Decoder {
 impl Decoder {
     /// A model of the right shapes whose weights are zeros, lazily: loading fills them.
     pub fn new(config: ModelConfig, attention: AttentionShape, dtype: Dtype) -> Result<Self> {
-        let layers = (0..config.num_hidden_layers).map(|_| Block::new(&config, &attention, dtype)).collect::<Result<_>>()?;
+        let layers = (0..config.num_hidden_layers as usize)
+            .map(|layer| Block::new(&config, layer, &attention, dtype))
+            .collect::<Result<_>>()?;
         let tied = config.tie_word_embeddings;
         Ok(Decoder {
             embed_tokens: Embedding::new(config.vocab_size, config.hidden_size, dtype)?,
@@ -120,9 +142,9 @@ impl CausalLm for Decoder {
             push("self_attn.k_proj", &mut attention.k_proj);
             push("self_attn.v_proj", &mut attention.v_proj);
             push("self_attn.o_proj", &mut attention.o_proj);
-            push("mlp.gate_proj", &mut mlp.gate_proj);
-            push("mlp.up_proj", &mut mlp.up_proj);
-            push("mlp.down_proj", &mut mlp.down_proj);
+            for (name, linear) in mlp.linears_mut() {
+                push(&format!("mlp.{name}"), linear);
+            }
         }
         linears
     }

@@ -3,10 +3,14 @@
 mod base;
 mod config;
 mod decoder;
+mod experts;
 mod lora;
 mod model;
+mod moe_config;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod rope_config;
 mod weights;
 
@@ -15,6 +19,7 @@ pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, init, load};
+pub use moe_config::MoeConfig;
 pub use rope_config::rope_from_json;
 
 use crate::mlx::{Dtype, Result};
@@ -24,11 +29,14 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// The size of a head where `config.json` leaves it out; without one it is hidden size over heads.
     pub default_head_dim: Option<i32>,
+    /// Reads what `config.json` says about experts, given the number of layers.
+    pub moe: Option<fn(&config::Reader, i32) -> Result<MoeConfig>>,
     /// A model of lazy zeros.
     pub build: fn(ModelConfig, Dtype) -> Result<Box<dyn CausalLm>>,
 }
 
-pub const ARCHITECTURES: &[Architecture] = &[qwen2::ARCHITECTURE, qwen3::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] =
+    &[qwen2::ARCHITECTURE, qwen2_moe::ARCHITECTURE, qwen3::ARCHITECTURE, qwen3_moe::ARCHITECTURE];
 
 #[cfg(test)]
 mod tests;

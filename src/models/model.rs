@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::lora::Adapter;
 use super::weights::{self, read_json, write_json};
-use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig};
+use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig, experts};
 use crate::mlx::io::safetensors::Source;
 use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};
 
@@ -54,7 +54,7 @@ fn parse(config_json: &Value, file: &Path) -> Result<(&'static Architecture, Mod
         let known: Vec<_> = ARCHITECTURES.iter().map(|known| known.model_type).collect();
         Error::UnsupportedModel { found: model_type.to_string(), known: known.join(", ") }
     })?;
-    let config = ModelConfig::parse(config_json, file, architecture.default_head_dim)?;
+    let config = ModelConfig::parse(config_json, file, architecture)?;
     Ok((architecture, config))
 }
 
@@ -165,6 +165,9 @@ impl Model {
                 return;
             }
             let lora = name.strip_suffix(".weight").and_then(|module| factors.remove(module));
+            if experts::is_stacked(&name) {
+                return tensors.extend(experts::sources(&name, weight));
+            }
             let mut source = Source::held(name, weight);
             if let Some(lora) = lora {
                 // Computed when its turn to be written comes, so that one merged weight is in memory at a time.
@@ -181,14 +184,17 @@ impl Model {
     }
 }
 
-/// `config.json` for weights of a dtype. Rotary parameters in transformers 5's place only are repeated in the older one: mlx-lm looks
-/// for those of several models (qwen2) nowhere else, and takes its own defaults without a word.
+/// `config.json` for weights of a dtype. The number of experts and rotary parameters in transformers 5's place only are repeated in the older
+/// one: mlx-lm looks for those of several models (qwen2) nowhere else, and takes its own defaults without a word.
 fn saved_config(read: &Value, dtype: Dtype) -> Value {
     let mut config = read.clone();
     let Some(object) = config.as_object_mut() else { return config };
     let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| object.contains_key(*key)).collect();
     for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
         object.insert(key.into(), dtype.name().into());
+    }
+    if let Some(experts) = object.get("num_local_experts").filter(|_| !object.contains_key("num_experts")).cloned() {
+        object.insert("num_experts".into(), experts);
     }
     if let Some(rope) = object.get("rope_parameters").filter(|rope| rope.is_object()).cloned() {
         let absent = |key: &str| object.get(key).is_none_or(Value::is_null);

@@ -4,9 +4,9 @@ use crate::mlx::{Dtype, Result};
 use crate::models::{Architecture, CausalLm, Decoder, ModelConfig};
 use crate::nn::AttentionShape;
 
-pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen3", default_head_dim: Some(128), build };
+pub const ARCHITECTURE: Architecture = Architecture { model_type: "qwen3", default_head_dim: Some(128), moe: None, build };
 
-fn attention(config: &ModelConfig) -> AttentionShape {
+pub(super) fn attention(config: &ModelConfig) -> AttentionShape {
     AttentionShape {
         hidden: config.hidden_size,
         heads: config.num_attention_heads,

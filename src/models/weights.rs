@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::experts::{self, Part, expert_name, part_of};
 use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
 use crate::mlx::io::write_atomically;
-use crate::mlx::{Array, Dtype, Error, Result};
+use crate::mlx::{Array, Dtype, Error, Result, ops};
 use crate::models::CausalLm;
 
 const SINGLE: &str = "model.safetensors";
@@ -57,6 +58,18 @@ fn open(dir: &Path) -> Result<Vec<SafetensorsFile>> {
     Ok(files)
 }
 
+/// The shape that a tensor of a checkpoint must have; nothing where the model has no place for it.
+fn shape_of(part: &Part, wanted: &HashMap<String, Vec<i32>>) -> Option<Vec<i32>> {
+    match part {
+        Part::Whole(name) => wanted.get(name).cloned(),
+        Part::Expert(name, expert) => wanted.get(name).filter(|shape| *expert < shape[0]).map(|shape| shape[1..].to_vec()),
+        Part::GateUp(gate, up) => {
+            let shape = wanted.get(gate).filter(|shape| wanted.get(up) == Some(shape))?;
+            Some(vec![shape[0], 2 * shape[1], shape[2]])
+        }
+    }
+}
+
 /// Fills a model of lazy zeros, converting to `dtype` tensor by tensor. Every weight must be there in its shape, and
 /// nothing else. `progress` hears of bytes read and bytes in all; its error stops the loading.
 pub(crate) fn load(
@@ -73,16 +86,17 @@ pub(crate) fn load(
         wanted.insert(name, weight.shape().to_vec());
     });
     let tied = net.config().tie_word_embeddings;
-    let mut found: HashSet<String> = HashSet::new();
+    let mut found: HashSet<(String, Option<i32>)> = HashSet::new();
     let mut total = 0;
     for file in &mut files {
         // Buffers that old versions of transformers stored, and a head that is the embedding anyway.
         file.entries.retain(|entry| !(entry.name.ends_with("rotary_emb.inv_freq") || (tied && entry.name == "lm_head.weight")));
         for entry in &file.entries {
             let bad = |message: String| Err(Error::load(file.path(), message));
-            match wanted.get(&entry.name) {
+            let part = part_of(&entry.name);
+            match shape_of(&part, &wanted) {
                 None => return bad(format!("holds tensor '{}' {:?}, which this model does not have", entry.name, entry.shape)),
-                Some(shape) if *shape != entry.shape => {
+                Some(shape) if shape != entry.shape => {
                     return bad(format!("tensor '{}' is {:?}; config.json makes it {shape:?}", entry.name, entry.shape));
                 }
                 Some(_) if !matches!(entry.dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16) => {
@@ -91,19 +105,40 @@ pub(crate) fn load(
                 }
                 Some(_) => {}
             }
-            if !found.insert(entry.name.clone()) {
-                return bad(format!("tensor '{}' is in another file too", entry.name));
+            let places = match part {
+                Part::Whole(name) => vec![(name, None)],
+                Part::Expert(name, expert) => vec![(name, Some(expert))],
+                Part::GateUp(gate, up) => vec![(gate, None), (up, None)],
+            };
+            for place in places {
+                let whole = place.1.is_some() && found.contains(&(place.0.clone(), None));
+                if whole || !found.insert(place) {
+                    return bad(format!("tensor '{}' is in another file too, or there in another form", entry.name));
+                }
             }
             total += entry.length;
         }
     }
-    let missing: Vec<&str> = order.iter().map(String::as_str).filter(|name| !found.contains(*name)).collect();
-    if let Some(first) = missing.first() {
-        let shape = &wanted[*first];
+    let mut missing = Vec::new();
+    for name in &order {
+        if found.contains(&(name.clone(), None)) {
+            continue;
+        }
+        let shape = &wanted[name];
+        if experts::is_stacked(name) {
+            let lacking = (0..shape[0]).filter(|&expert| !found.contains(&(name.clone(), Some(expert))));
+            missing.extend(lacking.map(|expert| (expert_name(name, expert), &shape[1..])));
+        } else {
+            missing.push((name.clone(), &shape[..]));
+        }
+    }
+    if let Some((first, shape)) = missing.first() {
         return Err(Error::load(dir, format!("{} weights are missing, the first is '{first}' {shape:?}", missing.len())));
     }
+
     let mut loaded = 0;
-    let mut weights: HashMap<String, Array> = HashMap::with_capacity(found.len());
+    let mut weights: HashMap<String, Array> = HashMap::with_capacity(wanted.len());
+    let mut stacks: HashMap<String, Vec<Option<Array>>> = HashMap::new();
     progress(loaded, total)?;
     for mut file in files {
         for entry in std::mem::take(&mut file.entries) {
@@ -113,7 +148,29 @@ pub(crate) fn load(
                 weight.eval()?;
             }
             loaded += entry.length;
-            weights.insert(entry.name, weight);
+            match part_of(&entry.name) {
+                Part::Whole(name) => drop(weights.insert(name, weight)),
+                Part::GateUp(gate, up) => {
+                    let half = weight.dim(1) / 2;
+                    for (name, start) in [(gate, 0), (up, half)] {
+                        let part = weight.slice_axis(1, start, start + half)?.contiguous()?;
+                        part.eval()?;
+                        weights.insert(name, part);
+                    }
+                }
+                Part::Expert(name, expert) => {
+                    let count = wanted[&name][0] as usize;
+                    let stack = stacks.entry(name.clone()).or_insert_with(|| vec![None; count]);
+                    stack[expert as usize] = Some(weight);
+                    if stack.iter().all(Option::is_some) {
+                        // Here, so that the experts of one projection are twice in memory at a time, not those of the model.
+                        let experts: Vec<Array> = stacks.remove(&name).into_iter().flatten().flatten().collect();
+                        let stacked = ops::stack(&experts, 0)?;
+                        stacked.eval()?;
+                        weights.insert(name, stacked);
+                    }
+                }
+            }
             progress(loaded, total)?;
         }
     }

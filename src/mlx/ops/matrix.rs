@@ -7,7 +7,7 @@ use mlx_sys as sys;
 
 use super::{check, zeros};
 use crate::mlx::array::{ArrayVec, element_count, optional, output};
-use crate::mlx::{Array, Dtype, Error, Result, cuda, stream};
+use crate::mlx::{Array, Device, Dtype, Error, Result, cuda, default_device, stream};
 
 impl Array {
     /// Matrix product of the last two axes, broadcasting the others.
@@ -272,6 +272,13 @@ pub fn gather_mm_trusted(
     rhs_indices: Option<&Array>,
     sorted_indices: bool,
 ) -> Result<Array> {
+    let half = |array: &Array| matches!(array.dtype(), Dtype::Float16 | Dtype::Bfloat16);
+    if default_device() == Device::Cpu && (half(a) || half(b)) {
+        // The CPU backend has this product in float32 only.
+        let wide = |array: &Array| array.astype(Dtype::Float32);
+        let product = gather_mm_trusted(&wide(a)?, &wide(b)?, lhs_indices, rhs_indices, sorted_indices)?;
+        return product.astype(if a.dtype() == b.dtype() { a.dtype() } else { Dtype::Float32 });
+    }
     // SAFETY: valid handles; null ones mean none.
     output(|result| unsafe {
         sys::mlx_gather_mm(result, a.0, b.0, optional(lhs_indices), optional(rhs_indices), sorted_indices, stream::current())

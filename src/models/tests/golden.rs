@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::cache::Cache;
+use crate::mlx::io::safetensors::{Source, write as write_safetensors};
 use crate::mlx::{Error, memory, value_and_grad};
-use crate::models::Forward;
+use crate::models::{Forward, experts};
 use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
 
-const CHECKPOINTS: &[&str] = &["qwen3", "qwen3_untied_sharded", "qwen2", "qwen3_yarn", "qwen3_yarn_default"];
+const CHECKPOINTS: &[&str] =
+    &["qwen3", "qwen3_untied_sharded", "qwen2", "qwen3_yarn", "qwen3_yarn_default", "qwen3_moe", "qwen3_moe_all", "qwen2_moe"];
 
 /// Runs a check on every checkpoint, under both generations of `config.json`.
 fn for_each(check: impl Fn(&str, Model)) {
@@ -139,10 +141,20 @@ fn loss_and_every_gradient_match_transformers() {
         model.net.set_checkpoint_layers(name.contains("legacy"));
         let (loss, gradients) = gradients(model, &io["single_ids"]);
         assert!((loss.item().unwrap() - want_loss).abs() < 2e-5 + 1e-5 * want_loss, "{name}: loss {}", loss.item().unwrap());
-        assert_eq!(gradients.len(), want.len(), "{name}: number of gradients");
+        let mut compared = 0;
         for (parameter, gradient) in gradients {
-            assert_close(&gradient, &want[&parameter], atol, rtol, &format!("{name}: gradient of {parameter}"));
+            let parts: Vec<(String, Array)> = if experts::is_stacked(&parameter) {
+                let part = |expert| gradient.slice_axis(0, expert, expert + 1).unwrap().squeeze(&[0]).unwrap();
+                (0..gradient.dim(0)).map(|expert| (experts::expert_name(&parameter, expert), part(expert))).collect()
+            } else {
+                vec![(parameter, gradient)]
+            };
+            for (parameter, gradient) in parts {
+                assert_close(&gradient, &want[&parameter], atol, rtol, &format!("{name}: gradient of {parameter}"));
+                compared += 1;
+            }
         }
+        assert_eq!(compared, want.len(), "{name}: number of gradients");
     });
 }
 
@@ -264,7 +276,7 @@ fn padding_changes_nothing() {
 
 #[test]
 fn saving_and_loading_keeps_every_bit() {
-    for name in ["qwen3", "qwen3_untied_sharded", "qwen2"] {
+    for name in ["qwen3", "qwen3_untied_sharded", "qwen2", "qwen3_moe", "qwen2_moe"] {
         for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16] {
             let options = LoadOptions { dtype: Some(dtype) };
             let dir = golden_path(&format!("models/{name}"));
@@ -285,6 +297,64 @@ fn saving_and_loading_keeps_every_bit() {
             assert_eq!(leftovers.count(), 0);
         }
     }
+}
+
+#[test]
+fn experts_in_every_form_are_the_same_model() {
+    let dir = golden_path("models/qwen3_moe");
+    let model = load_f32(&dir).unwrap();
+    let parameters = model.parameters();
+    let held = |name: &str| &parameters.iter().find(|(held, _)| held == name).unwrap().1;
+    type Tensors = Vec<(String, Array)>;
+    let stacked: Tensors = parameters.clone();
+    let mut fused: Tensors = Vec::new();
+    for (name, weight) in &parameters {
+        if let Some(layer) = name.strip_suffix(".switch_mlp.gate_proj.weight") {
+            let up = held(&format!("{layer}.switch_mlp.up_proj.weight"));
+            fused.push((format!("{layer}.experts.gate_up_proj"), ops::concatenate(&[weight.clone(), up.clone()], 1).unwrap()));
+        } else if let Some(layer) = name.strip_suffix(".switch_mlp.down_proj.weight") {
+            fused.push((format!("{layer}.experts.down_proj"), weight.clone()));
+        } else if !name.contains("switch_mlp") {
+            fused.push((name.clone(), weight.clone()));
+        }
+    }
+    let write = |tensors: &Tensors| {
+        let scratch = Scratch::new();
+        std::fs::copy(dir.join("config.json"), scratch.0.join("config.json")).unwrap();
+        let sources: Vec<Source> = tensors.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
+        write_safetensors(&scratch.0.join("model.safetensors"), &sources).unwrap();
+        scratch
+    };
+    for (form, tensors) in [("stacked", &stacked), ("fused", &fused)] {
+        let again = load_f32(&write(tensors).0).unwrap();
+        for ((name, a), (_, b)) in parameters.iter().zip(again.parameters()) {
+            assert_eq!(a.to_bytes().unwrap(), b.to_bytes().unwrap(), "{form}: {name}");
+        }
+    }
+
+    let refused = |change: &dyn Fn(&mut Tensors), wanted: &str| {
+        let mut tensors = stacked.clone();
+        change(&mut tensors);
+        let error = load_f32(&write(&tensors).0).err().unwrap().to_string();
+        assert!(error.contains(wanted), "{error}");
+    };
+    let at = stacked.iter().position(|(name, _)| name.ends_with("switch_mlp.up_proj.weight")).unwrap();
+    let one = |tensors: &Tensors, expert: i32| {
+        let array = tensors[at].1.slice_axis(0, expert, expert + 1).unwrap().squeeze(&[0]).unwrap();
+        (experts::expert_name(&stacked[at].0, expert), array)
+    };
+    refused(&|tensors| tensors.push(one(tensors, 2)), "in another form");
+    refused(
+        &|tensors| tensors[at] = one(tensors, 0),
+        "3 weights are missing, the first is 'model.layers.3.mlp.experts.1.up_proj",
+    );
+    refused(
+        &|tensors| {
+            let (name, array) = one(tensors, 0);
+            tensors.push((name.replace("experts.0.", "experts.4."), array));
+        },
+        "experts.4.up_proj.weight' [24, 32], which this model does not have",
+    );
 }
 
 #[test]

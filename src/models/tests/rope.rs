@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mlx::fast::RopeOffset;
-use crate::models::ModelConfig;
+use crate::models::{ModelConfig, qwen3};
 use crate::nn::Rope;
 use crate::testing::assert_close;
 
@@ -31,7 +31,7 @@ fn config(rope: &[(&str, Value)], max_position_embeddings: i32) -> Value {
 }
 
 fn parse(config: &Value) -> Result<ModelConfig> {
-    ModelConfig::parse(config, Path::new("config.json"), Some(128))
+    ModelConfig::parse(config, Path::new("config.json"), &qwen3::ARCHITECTURE)
 }
 
 type Case = (Value, i32, [f32; 8], [f32; 8]);

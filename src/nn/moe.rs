@@ -1,0 +1,145 @@
+//! Feed-forward blocks of experts, of which a router chooses a few for every token (Shazeer et al. 2017, arXiv:1701.06538).
+
+use super::{Linear, Mlp, Module, SwitchGlu, module_of};
+use crate::mlx::{Array, Dtype, Result};
+
+/// What a sparse block is made of.
+#[derive(Clone, Debug)]
+pub struct MoeShape {
+    pub hidden: i32,
+    pub intermediate: i32,
+    pub experts: i32,
+    /// Experts per token.
+    pub top_k: i32,
+    /// Divide the weights of a token's experts by their sum.
+    pub normalised: bool,
+    /// The size of the expert that all tokens share, if there is one.
+    pub shared_intermediate: Option<i32>,
+}
+
+/// Which experts each token uses, and how much of each.
+pub struct Routing {
+    /// uint32 `[.., k]`, the likeliest first; of equally likely ones the first.
+    pub experts: Array,
+    /// float32 `[.., k]`
+    pub weights: Array,
+}
+
+/// Experts, their router, and perhaps a shared expert behind a gate of its own.
+#[derive(Clone)]
+pub struct SparseMoe {
+    pub gate: Linear,
+    pub switch_mlp: SwitchGlu,
+    pub shared_expert: Option<Mlp>,
+    pub shared_expert_gate: Option<Linear>,
+    top_k: i32,
+    normalised: bool,
+}
+
+impl SparseMoe {
+    pub fn new(shape: &MoeShape, dtype: Dtype) -> Result<Self> {
+        let shared = |size| Mlp::new(shape.hidden, size, dtype);
+        let shared_gate = |_| Linear::new(shape.hidden, 1, false, dtype);
+        Ok(SparseMoe {
+            gate: Linear::new(shape.hidden, shape.experts, false, dtype)?,
+            switch_mlp: SwitchGlu::new(shape.hidden, shape.intermediate, shape.experts, false, dtype)?,
+            shared_expert: shape.shared_intermediate.map(shared).transpose()?,
+            shared_expert_gate: shape.shared_intermediate.map(shared_gate).transpose()?,
+            top_k: shape.top_k,
+            normalised: shape.normalised,
+        })
+    }
+
+    /// `[.., hidden]` to the same shape.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        let Routing { experts, weights } = self.route(&self.gate.forward(x)?)?;
+        let weights = weights.astype(x.dtype())?.expand_dims(&[-1])?;
+        let y = self.switch_mlp.forward(x, &experts)?.multiply(&weights)?.sum(&[-2], false)?;
+        match (&self.shared_expert, &self.shared_expert_gate) {
+            (Some(expert), Some(gate)) => y.add(&gate.forward(x)?.sigmoid()?.multiply(&expert.forward(x)?)?),
+            _ => Ok(y),
+        }
+    }
+
+    /// Chooses by router logits `[.., experts]`. Probabilities are over all experts and in float32 until they are weights, as in
+    /// transformers; mlx-lm rounds them to the model's dtype first.
+    pub fn route(&self, logits: &Array) -> Result<Routing> {
+        let probabilities = logits.astype(Dtype::Float32)?.softmax(-1)?;
+        // A whole sort of a few experts costs little, and is stable: equals stay in the order of the experts.
+        let order = probabilities.stop_gradient()?.negative()?.argsort(-1)?;
+        let axis = order.ndim() as i32 - 1;
+        let experts = order.slice_axis(axis, 0, self.top_k)?.astype(Dtype::Uint32)?;
+        let mut weights = probabilities.take_along_axis(&experts, -1)?;
+        if self.normalised {
+            weights = weights.divide(&weights.sum(&[-1], true)?)?;
+        }
+        Ok(Routing { experts, weights })
+    }
+}
+
+module_of!(SparseMoe: gate, switch_mlp, shared_expert, shared_expert_gate);
+
+/// The feed-forward half of a block.
+#[derive(Clone)]
+pub enum FeedForward {
+    Dense(Mlp),
+    Sparse(Box<SparseMoe>),
+}
+
+impl FeedForward {
+    /// `[.., hidden]` to the same shape.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        match self {
+            FeedForward::Dense(mlp) => mlp.forward(x),
+            FeedForward::Sparse(moe) => moe.forward(x),
+        }
+    }
+
+    /// Its linear layers that an adapter can be put on, by name. Experts and their router are not among them.
+    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        match self {
+            FeedForward::Dense(mlp) => mlp.linears_mut(""),
+            FeedForward::Sparse(moe) => moe.shared_expert.as_mut().map_or(Vec::new(), |mlp| mlp.linears_mut("shared_expert")),
+        }
+    }
+}
+
+impl Module for FeedForward {
+    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
+        match self {
+            FeedForward::Dense(mlp) => mlp.visit(prefix, f),
+            FeedForward::Sparse(moe) => moe.visit(prefix, f),
+        }
+    }
+
+    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
+        match self {
+            FeedForward::Dense(mlp) => mlp.visit_mut(prefix, f),
+            FeedForward::Sparse(moe) => moe.visit_mut(prefix, f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(logits: &[f32], top_k: i32, normalised: bool) -> (Vec<u32>, Vec<f32>) {
+        let shape =
+            MoeShape { hidden: 4, intermediate: 4, experts: logits.len() as i32, top_k, normalised, shared_intermediate: None };
+        let moe = SparseMoe::new(&shape, Dtype::Float32).unwrap();
+        let routing = moe.route(&Array::from_slice(logits, &[1, logits.len() as i32]).unwrap()).unwrap();
+        (routing.experts.to_vec().unwrap(), routing.weights.to_vec().unwrap())
+    }
+
+    #[test]
+    fn the_likeliest_experts_in_a_defined_order() {
+        let (experts, weights) = routed(&[0., 3f32.ln(), 0., 3f32.ln()], 3, false);
+        assert_eq!(experts, [1, 3, 0]);
+        for (weight, want) in weights.iter().zip([0.375, 0.375, 0.125]) {
+            assert!((weight - want).abs() < 1e-6, "{weights:?}");
+        }
+        let (experts, weights) = routed(&[1.; 8], 2, true);
+        assert_eq!((experts, weights), (vec![0, 1], vec![0.5, 0.5]));
+    }
+}
