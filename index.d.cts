@@ -71,12 +71,20 @@ export declare class NativeDecodeStream {
   finish(): string
 }
 
-/** One generation: each `next()` gives at least one token, until a chunk has a finish reason. */
-export declare class NativeGeneration {
-  /** The next tokens. After a cancelled or failed call the generation is closed. */
-  next(cancel?: Cancel | undefined | null): Promise<GenerationChunk>
-  stats(): GenerationStats
-  /** Frees the cache. A `next()` under way ends first. */
+/** Requests that share a batch: they join and leave it at any step. Ends with the model, or with `close`. */
+export declare class NativeEngine {
+  /** Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text. */
+  submit(promptIds: Array<number>, options: GenerateOptions, tokenizer?: NativeTokenizer | undefined | null): number
+  /** Ends a request without another event, before the next step. */
+  cancel(request: number): void
+  /**
+   * Works until something has happened, or nothing is left to do. `rows` and `logits` answer the `unprocessed` logits of the call
+   * before: a row without an answer ends its request. One call at a time.
+   */
+  next(rows?: Array<number> | undefined | null, logits?: Array<ArrayHandle> | undefined | null): Promise<EngineEvents>
+  /** As of the last `next`. */
+  stats(): EngineStats
+  /** Frees the caches. A `next` under way ends first; later ones are refused. */
   close(): void
 }
 
@@ -115,10 +123,10 @@ export declare class NativeModel {
   /** Names as in the checkpoint. */
   parameterNames(): Array<string>
   parameter(name: string): ArrayHandle
-  /** Begins a generation; pull its tokens with `next()`. */
-  startGeneration(promptIds: Array<number>, options: GenerateOptions): NativeGeneration
-  /** Every prompt `numGenerations` times, all rows decoded together; a prompt is prefilled once. Rows in group order. */
-  generateBatch(promptIds: Array<Array<number>>, options: GenerateBatchOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void): Promise<BatchResult>
+  /** An engine that decodes requests together; see `NativeEngine`. */
+  createEngine(options?: EngineOptions | undefined | null): NativeEngine
+  /** Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order. */
+  generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null): Promise<BatchResult>
   /** Adds LoRA factors and freezes everything else. */
   applyLora(options: LoraOptions): void
   /** Reads an adapter in PEFT's layout. */
@@ -245,10 +253,14 @@ export interface BatchProgress {
 
 /** A finished rollout; rows in group order. */
 export interface BatchResult {
-  /** The stop token is included where one ended the row. */
+  /** The stop token is included where one ended the row, and the tokens of a stop string. */
   tokens: Array<Array<number>>
   /** Of the sampled tokens, under `logits / temperature`. */
   logprobs: Array<Array<number>>
+  /** Where asked for. */
+  topLogprobs?: Array<Array<Array<TokenLogprob>>>
+  /** Where a tokenizer was given. */
+  texts?: Array<string>
   finishReasons: Array<'stop' | 'length'>
   promptTokens: number
   generatedTokens: number
@@ -396,10 +408,62 @@ export interface DequantizeOptions {
 /** What MLX knows about a device. */
 export declare function deviceInfo(device: string): Record<string, string | number>
 
+/** What has happened since the last `next`. */
+export interface EngineEvents {
+  prefills: Array<PrefillEvent>
+  tokens: Array<TokenEvent>
+  finished: Array<FinishedEvent>
+  failed: Array<FailedEvent>
+  unprocessed: Array<UnprocessedLogits>
+}
+
+/** How much is taken on at a time. */
+export interface EngineOptions {
+  /** The most rows that decode together; 32 by default. */
+  maxBatchSize?: number
+  /** The most prompts that are read together; 8 by default. */
+  prefillBatchSize?: number
+  /** Tokens of a prompt that are read at a time, between two decoding steps; 512 by default. */
+  prefillStepSize?: number
+}
+
+export interface EngineStats {
+  /** Requests that wait for admission. */
+  waiting: number
+  /** Requests whose prompts are being read. */
+  prefilling: number
+  /** Rows that decode. */
+  running: number
+  promptTokens: number
+  generatedTokens: number
+  /** Decoding steps, of however many rows. */
+  steps: number
+  prefillMs: number
+  decodeMs: number
+}
+
+/** A request has ended without a result. */
+export interface FailedEvent {
+  request: number
+  code: string
+  message: string
+}
+
 /** Of the transforms. */
 export interface FftOptions {
   /** Where the factor `1 / n` goes: on the inverse (`backward`, default), on the transform (`forward`), its root on both (`ortho`). */
   norm?: 'backward' | 'ortho' | 'forward'
+}
+
+/** All samples of a request have finished. */
+export interface FinishedEvent {
+  request: number
+  promptTokens: number
+  generatedTokens: number
+  /** From the beginning of the prefill to the first token. */
+  promptMs: number
+  /** From the first token to the last. */
+  decodeMs: number
 }
 
 /** Of `gatherMm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
@@ -452,21 +516,6 @@ export interface GatherQqmmOptions {
   sortedIndices?: boolean
 }
 
-export interface GenerateBatchOptions {
-  /** Rows per prompt. */
-  numGenerations: number
-  maxTokens: number
-  temperature?: number
-  topK?: number
-  topP?: number
-  minP?: number
-  repetitionPenalty?: number
-  repetitionContextSize?: number
-  seed?: number
-  stopTokenIds?: Array<number>
-  ignoreEos?: boolean
-}
-
 export interface GenerateOptions {
   /** The most tokens to generate. */
   maxTokens: number
@@ -488,22 +537,14 @@ export interface GenerateOptions {
   stopTokenIds?: Array<number>
   /** Never end before `maxTokens`. */
   ignoreEos?: boolean
-}
-
-/** What `next()` resolves with. */
-export interface GenerationChunk {
-  tokens: Array<number>
-  /** Of the tokens, under `logits / temperature` (plain logits when greedy). */
-  logprobs: Array<number>
-  /** `stop` or `length` with the last tokens, before that null. */
-  finishReason?: 'stop' | 'length' | null
-}
-
-export interface GenerationStats {
-  promptTokens: number
-  promptMs: number
-  generatedTokens: number
-  decodeMs: number
+  /** Texts that end the answer, which ends before them. */
+  stop?: Array<string>
+  /** The log-probs of so many of the likeliest tokens come with each token; 0 by default. */
+  topLogprobs?: number
+  /** Answers to the prompt, which is read once; 1 by default. */
+  n?: number
+  /** Each step's logits go through processors in JavaScript. */
+  processed?: boolean
 }
 
 /** A loss (lazy scalar), its metrics and, from `grpoLossAndGrad`, its gradients. */
@@ -691,6 +732,13 @@ export interface PermutationOptions {
   key: RandomKey
 }
 
+/** How much of a prompt has been read. */
+export interface PrefillEvent {
+  request: number
+  processed: number
+  total: number
+}
+
 /** Of `qqmm`. */
 export interface QqmmOptions {
   /** Of a packed `w`; without them `w` is floating and packed on the way. */
@@ -834,6 +882,27 @@ export declare function synchronize(): void
 /** `synchronize` without blocking the event loop. */
 export declare function synchronizeAsync(): Promise<void>
 
+/** One more token of a sample, in order. */
+export interface TokenEvent {
+  request: number
+  sample: number
+  token: number
+  /** Under `logits / temperature` (plain logits when greedy). */
+  logprob: number
+  /** Where asked for. */
+  topLogprobs?: Array<TokenLogprob>
+  /** Text that has become certain. */
+  text: string
+  /** With the last token. */
+  finishReason?: 'stop' | 'length'
+}
+
+/** A token and its log-prob. */
+export interface TokenLogprob {
+  token: number
+  logprob: number
+}
+
 export interface TrainerOptions {
   /** AdamW's settings; torch's defaults. */
   adamBeta1?: number
@@ -896,6 +965,16 @@ export interface UniqueResult {
   inverse: ArrayHandle
   /** How many elements have each value, int32; 0 for those that fill up. */
   counts: ArrayHandle
+}
+
+/** Logits `[1, V]` that go back, processed, with the following `next`. */
+export interface UnprocessedLogits {
+  row: number
+  request: number
+  sample: number
+  /** The prompt and the tokens so far. */
+  tokens: Array<number>
+  logits: ArrayHandle
 }
 
 export declare namespace core {

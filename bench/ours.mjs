@@ -36,7 +36,7 @@ async function small() {
   const decodeMs = [];
   let tokens;
   for (let run = 0; run < 7; run++) {
-    const options = { numGenerations: 1, maxTokens: 48, temperature: 0, ignoreEos: true };
+    const options = { maxTokens: 48, temperature: 0, ignoreEos: true };
     const result = await model.generateBatch(prompts, options);
     decodeMs.push(result.decodeMs / (result.steps - 1));
     tokens = result.tokens;

@@ -24,7 +24,6 @@ export {
 } from './model.js';
 export type {
   AnyModel,
-  Completion,
   Dtype,
   GenerateBatchOptions,
   GenerateBatchResult,
@@ -44,7 +43,10 @@ export type {
 } from './hub/index.js';
 export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
-export type { GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';
+export type { Completion, GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';
+export { Engine, EngineRequest } from './engine.js';
+export type { EngineOptions } from './engine.js';
+export type { LogitsProcessor, PromptProgress } from './request-options.js';
 export { ChatParser, ChatSession, ChatStream, parseAnswer } from './chat/index.js';
 export type {
   ChatDelta,
@@ -104,10 +106,12 @@ export type {
   AdvantageResult,
   BatchProgress,
   BuildInfo,
+  EngineStats,
   FinishReason,
   LoraOptions,
   MemoryStats,
   RewardStatistics,
+  TokenLogprob,
 } from './native-types.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';
 

@@ -13,14 +13,22 @@ import { resolveModel } from './hub/resolve.js';
 import type { DownloadProgress } from './hub/progress.js';
 import { hubKeys } from './hub/snapshot.js';
 import type { HubOptions } from './hub/snapshot.js';
+import { EngineCore } from './engine.js';
 import { native } from './native.js';
-import type { BatchProgress, FinishReason, LoraOptions, NativeModel } from './native-types.js';
+import type {
+  BatchProgress,
+  LoraOptions,
+  NativeEngineOptions,
+  NativeGenerateOptions,
+  NativeModel,
+} from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
+import { resolveLimits, resolveRequest } from './request-options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
 import { withSignal } from './signal.js';
 import { GenerateStream, summarize } from './stream.js';
-import type { GenerateResult, Timings, Usage } from './stream.js';
+import type { Completion, GenerateChunk, GenerateResult, Timings, Totals, Usage } from './stream.js';
 import { Tokenizer } from './tokenizer.js';
 import type { Message } from './tokenizer.js';
 
@@ -51,17 +59,14 @@ export interface LoadOptions extends HubOptions {
   signal?: AbortSignal;
 }
 
-export interface GenerateBatchOptions extends GenerateOptions {
+export interface GenerateBatchOptions extends Omit<GenerateOptions, 'n' | 'onProgress' | 'logitsProcessors'> {
   /** Answers for each prompt. Default 1. */
   numGenerations?: number;
+  /** The most answers that are decoded together. Default: all. */
+  completionBatchSize?: number;
+  /** The most prompts that are read together. Default: all. */
+  prefillBatchSize?: number;
   onProgress?: (progress: BatchProgress) => void;
-}
-
-export interface Completion {
-  text: string;
-  tokens: number[];
-  logprobs: number[];
-  finishReason: FinishReason;
 }
 
 export interface GenerateBatchResult {
@@ -71,7 +76,12 @@ export interface GenerateBatchResult {
   timings: Timings;
 }
 
-const batchKeys = [...generateKeys, 'numGenerations', 'onProgress'];
+const batchKeys = [
+  ...generateKeys.filter((key) => key !== 'n' && key !== 'logitsProcessors'),
+  'numGenerations',
+  'completionBatchSize',
+  'prefillBatchSize',
+];
 
 /** A language model with its tokenizer. Made by {@link loadModel}; freed by `dispose()` or `using`. */
 export class LanguageModel {
@@ -213,26 +223,63 @@ export class LanguageModel {
   }
 
   #stream(prompt: Prompt, options: GenerateOptions, where: string): GenerateStream {
+    const { ids, sampling } = this.request(prompt, options, where);
+    const { n = 1, prefillStepSize } = options;
+    const limits = resolveLimits({ maxBatchSize: n, prefillStepSize }, where);
+    return new GenerateStream(() => this.#answer(ids, sampling, options, limits), options.signal);
+  }
+
+  /** One request in an engine of its own. */
+  async *#answer(
+    ids: number[],
+    sampling: NativeGenerateOptions,
+    options: GenerateOptions,
+    limits: NativeEngineOptions,
+  ): AsyncGenerator<GenerateChunk, Totals, undefined> {
+    const engine = this.startEngine(limits);
+    try {
+      return yield* engine.submit(ids, sampling, options).read();
+    } finally {
+      engine.close();
+    }
+  }
+
+  /** @internal */
+  startEngine(limits: NativeEngineOptions): EngineCore {
+    return new EngineCore(
+      guard(() => this.handle.createEngine(limits)),
+      this.#tokenizer,
+    );
+  }
+
+  /** @internal What the addon needs for a prompt. */
+  request(prompt: Prompt, options: GenerateOptions, where: string): { ids: number[]; sampling: NativeGenerateOptions } {
     const handle = this.handle;
     const sampling = resolveSampling(options, samplingDefaults(handle.generationConfigJson), where);
-    const ids = this.encodePrompt(prompt, options);
-    return new GenerateStream(() => this.handle.startGeneration(ids, sampling), this.#tokenizer, options.signal);
+    return { ids: this.encodePrompt(prompt, options), sampling: { ...sampling, ...resolveRequest(options, where) } };
   }
 
   /** Answers all prompts, each `numGenerations` times, in one batch; a prompt is read once for all its answers. */
   async generateBatch(prompts: readonly Prompt[], options: GenerateBatchOptions = {}): Promise<GenerateBatchResult> {
-    rejectUnknownKeys(options, batchKeys, 'generateBatch()');
-    const { numGenerations = 1, onProgress, ...rest } = options;
+    const where = 'generateBatch()';
+    rejectUnknownKeys(options, batchKeys, where);
+    const { numGenerations = 1, completionBatchSize, prefillBatchSize, prefillStepSize, onProgress, ...rest } = options;
     const handle = this.handle;
-    const sampling = resolveSampling(rest, samplingDefaults(handle.generationConfigJson), 'generateBatch()');
+    const limits = resolveLimits({ maxBatchSize: completionBatchSize, prefillBatchSize, prefillStepSize }, where);
+    const sampling = {
+      ...resolveSampling(rest, samplingDefaults(handle.generationConfigJson), where),
+      ...resolveRequest(rest, where),
+      n: numGenerations,
+    };
     const ids = prompts.map((prompt) => this.encodePrompt(prompt, options));
     const batch = await withSignal(options.signal, (cancel) =>
-      handle.generateBatch(ids, { ...sampling, numGenerations }, cancel, onProgress),
+      handle.generateBatch(ids, sampling, cancel, onProgress, this.#tokenizer?.handle, limits),
     );
     const rows = batch.tokens.map((tokens, i) => ({
-      text: this.#tokenizer?.decode(tokens) ?? '',
+      text: batch.texts?.[i] ?? '',
       tokens,
       logprobs: batch.logprobs[i]!,
+      ...(batch.topLogprobs === undefined ? {} : { topLogprobs: batch.topLogprobs[i]! }),
       finishReason: batch.finishReasons[i]!,
     }));
     return {

@@ -6,7 +6,10 @@ export type NativeCancel = addon.Cancel;
 export type NativeModel = addon.NativeModel;
 export type NativeTokenizer = addon.NativeTokenizer;
 export type NativeDecodeStream = addon.NativeDecodeStream;
-export type NativeGeneration = addon.NativeGeneration;
+export type NativeEngine = addon.NativeEngine;
+export type NativeEngineOptions = addon.EngineOptions;
+export type EngineEvents = addon.EngineEvents;
+export type UnprocessedLogits = addon.UnprocessedLogits;
 export type NativeGenerateOptions = addon.GenerateOptions;
 export type NativeBatchResult = addon.BatchResult;
 export type NativeLossResult = addon.GrpoLossHandles;
@@ -22,9 +25,11 @@ export type {
   BatchProgress,
   BuildInfo,
   DtypeName as Dtype,
+  EngineStats,
   LoraOptions,
   MemoryStats,
   RewardStatistics,
+  TokenLogprob,
   TrainRow,
 } from 'mlx-node/native';
 

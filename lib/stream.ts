@@ -1,7 +1,5 @@
-import { guard, wrapNativeError } from './errors.js';
-import type { FinishReason, NativeGeneration } from './native-types.js';
-import { withSignal } from './signal.js';
-import type { Tokenizer } from './tokenizer.js';
+import { MlxError, wrapNativeError } from './errors.js';
+import type { FinishReason, TokenLogprob } from './native-types.js';
 
 export interface Usage {
   promptTokens: number;
@@ -16,25 +14,41 @@ export interface Timings {
   decodeTokensPerSecond: number;
 }
 
-export interface GenerateResult {
+/** One answer. */
+export interface Completion {
   text: string;
-  /** Generated ids, with the end-of-text token when one ended the answer. */
+  /** Generated ids, with the end-of-text token when one ended the answer, and with those of a stop string. */
   tokens: number[];
   /** Log-probability of each token under softmax(logits / temperature), before top-k, top-p and min-p. */
   logprobs: number[];
+  /** With `topLogprobs`: the likeliest tokens at each place, the best first. */
+  topLogprobs?: TokenLogprob[][];
   finishReason: FinishReason;
+}
+
+/** The first answer, all of them, and what they took. */
+export interface GenerateResult extends Completion {
+  /** As many as `n`. */
+  completions: Completion[];
   usage: Usage;
   timings: Timings;
 }
 
 /** What one step of the stream brings: whole characters of text and the tokens decoded since the last step. */
 export interface GenerateChunk {
+  /** Which of the `n` answers. */
+  index: number;
   text: string;
   tokens: number[];
   logprobs: number[];
-  /** Set on the last chunk only. */
+  /** With `topLogprobs`. */
+  topLogprobs?: TokenLogprob[][];
+  /** Set on the last chunk of an answer only. */
   finishReason: FinishReason | null;
 }
+
+/** What comes after the last chunk. */
+export type Totals = Pick<GenerateResult, 'usage' | 'timings'>;
 
 const perSecond = (tokens: number, ms: number): number => (ms > 0 ? (tokens * 1000) / ms : 0);
 
@@ -56,21 +70,22 @@ export function summarize(
   };
 }
 
+/** An answer that has not ended. */
+type Unfinished = Omit<Completion, 'finishReason'> & { finishReason: FinishReason | null };
+
 /**
  * An answer while it is being generated. Iterate it once; leaving the loop early (`break`, an exception, an abort) stops the native
  * work within one token and frees its cache. After the loop, `result` holds the whole answer.
  */
 export class GenerateStream implements AsyncIterable<GenerateChunk> {
-  readonly #start: () => NativeGeneration;
-  readonly #tokenizer: Tokenizer | null;
+  readonly #open: () => AsyncGenerator<GenerateChunk, Totals, undefined>;
   readonly #signal: AbortSignal | undefined;
   #started = false;
   #result: GenerateResult | null = null;
 
   /** @internal Use `model.stream(…)`. */
-  constructor(start: () => NativeGeneration, tokenizer: Tokenizer | null, signal: AbortSignal | undefined) {
-    this.#start = start;
-    this.#tokenizer = tokenizer;
+  constructor(open: () => AsyncGenerator<GenerateChunk, Totals, undefined>, signal: AbortSignal | undefined) {
+    this.#open = open;
     this.#signal = signal;
   }
 
@@ -83,40 +98,50 @@ export class GenerateStream implements AsyncIterable<GenerateChunk> {
     if (this.#started) throw new TypeError('a generation stream can be iterated once; call stream() again');
     this.#started = true;
     this.#signal?.throwIfAborted();
-    const generation = guard(this.#start);
+    const answers: Unfinished[] = [];
     try {
-      const decoder = this.#tokenizer?.decodeStream();
-      const tokens: number[] = [];
-      const logprobs: number[] = [];
-      let text = '';
-      for (;;) {
-        const part = await withSignal(this.#signal, (cancel) => generation.next(cancel));
-        let piece = '';
-        for (const token of part.tokens) piece += decoder?.push(token) ?? '';
-        const finishReason = part.finishReason ?? null;
-        if (finishReason !== null) piece += decoder?.finish() ?? '';
-        tokens.push(...part.tokens);
-        logprobs.push(...part.logprobs);
-        text += piece;
-        if (finishReason !== null) {
-          const stats = generation.stats();
-          const totals = summarize(stats.promptTokens, tokens.length, stats.promptMs, stats.decodeMs);
-          this.#result = { text, tokens, logprobs, finishReason, ...totals };
+      const chunks = this.#open();
+      try {
+        for (;;) {
+          const { done, value } = await chunks.next();
+          if (done === true) {
+            this.#result = resultOf(answers, value);
+            return;
+          }
+          add(answers, value);
+          yield value;
+          this.#signal?.throwIfAborted();
         }
-        yield { text: piece, tokens: part.tokens, logprobs: part.logprobs, finishReason };
-        if (finishReason !== null) return;
-        this.#signal?.throwIfAborted();
+      } finally {
+        await chunks.return({} as Totals);
       }
     } catch (error) {
       throw wrapNativeError(error);
-    } finally {
-      generation.close();
     }
   }
 
   /** Runs to the end and returns the whole answer. */
   async collect(): Promise<GenerateResult> {
-    for await (const chunk of this) void chunk;
+    if (this.#result === null) for await (const chunk of this) void chunk;
     return this.#result!;
   }
+}
+
+function add(answers: Unfinished[], chunk: GenerateChunk): void {
+  const answer = (answers[chunk.index] ??= { text: '', tokens: [], logprobs: [], finishReason: null });
+  answer.text += chunk.text;
+  answer.tokens.push(...chunk.tokens);
+  answer.logprobs.push(...chunk.logprobs);
+  if (chunk.topLogprobs !== undefined) (answer.topLogprobs ??= []).push(...chunk.topLogprobs);
+  answer.finishReason = chunk.finishReason;
+}
+
+function resultOf(answers: Unfinished[], totals: Totals): GenerateResult {
+  const completions = answers.map(({ finishReason, ...answer }) => {
+    if (finishReason === null) throw new MlxError('ERR_MLX_INTERNAL', 'an answer ended without a reason');
+    return { ...answer, finishReason };
+  });
+  const first = completions[0];
+  if (first === undefined) throw new MlxError('ERR_MLX_INTERNAL', 'a generation ended without an answer');
+  return { ...first, completions, ...totals };
 }

@@ -44,6 +44,11 @@ export class Tokenizer {
     this.#native = handle;
   }
 
+  /** @internal */
+  get handle(): NativeTokenizer {
+    return this.#native;
+  }
+
   /** Loads `tokenizer.json` and `tokenizer_config.json` of a checkpoint folder. */
   static async load(dir: string): Promise<Tokenizer> {
     if (!existsSync(join(dir, 'tokenizer.json'))) {

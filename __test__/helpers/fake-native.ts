@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type {
+  EngineEvents,
   NativeGrpoBatch,
   NativeBatchResult,
   NativeCancel,
@@ -77,24 +78,38 @@ export class FakeModel {
     throw new Error('not in the fake');
   }
 
-  startGeneration(promptIds: number[], options: NativeGenerateOptions) {
-    let made = 0;
+  createEngine() {
+    const requests = new Map<number, { promptTokens: number; maxTokens: number; made: number }>();
+    let submitted = 0;
     return {
-      async next(cancel?: NativeCancel) {
-        await pause();
-        throwIfCancelled(cancel);
-        made += 1;
-        const last = made >= options.maxTokens;
-        return { tokens: [96 + made], logprobs: [-1], finishReason: last ? ('length' as const) : null };
+      submit(promptIds: number[], { maxTokens }: NativeGenerateOptions) {
+        requests.set(submitted, { promptTokens: promptIds.length, maxTokens, made: 0 });
+        return submitted++;
       },
-      stats: () => ({ promptTokens: promptIds.length, promptMs: 10, generatedTokens: made, decodeMs: 20 }),
+      cancel: (request: number) => void requests.delete(request),
+      async next(): Promise<EngineEvents> {
+        await pause();
+        const events: EngineEvents = { prefills: [], tokens: [], finished: [], failed: [], unprocessed: [] };
+        for (const [request, state] of requests) {
+          state.made += 1;
+          const last = state.made >= state.maxTokens;
+          const [token, text] = [96 + state.made, String.fromCharCode(96 + state.made)];
+          const end = last ? ({ finishReason: 'length' } as const) : {};
+          events.tokens.push({ request, sample: 0, token, logprob: -1, text, ...end });
+          if (!last) continue;
+          requests.delete(request);
+          const { promptTokens, made: generatedTokens } = state;
+          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20 });
+        }
+        return events;
+      },
       close: () => void (calls.closed += 1),
     };
   }
 
   async generateBatch(
     promptIds: number[][],
-    options: NativeGenerateOptions & { numGenerations: number },
+    options: NativeGenerateOptions,
     cancel?: NativeCancel,
   ): Promise<NativeBatchResult> {
     await pause();
@@ -102,7 +117,7 @@ export class FakeModel {
     const tokens: number[][] = [];
     let state = (options.seed ?? 0) + Math.round((this.weights[0] ?? 0) * 1e6);
     for (const ids of promptIds) {
-      for (let g = 0; g < options.numGenerations; g++) {
+      for (let g = 0; g < (options.n ?? 1); g++) {
         state = (Math.imul(state, 1103515245) + 12345 + (ids[0] ?? 0)) >>> 0;
         const length = 1 + ((state >>> 8) % options.maxTokens);
         const row = Array.from({ length }, (_, i) => 97 + ((state >>> (i % 16)) % 26));

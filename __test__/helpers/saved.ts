@@ -65,7 +65,7 @@ export async function ours(
 ): Promise<{ logits: Float32Array; tokens: number[][] }> {
   const [height, width] = [prompts.length, prompts[0]!.length];
   const logits = model.forward(MxArray.fromInt32(Int32Array.from(prompts.flat()), [height, width])).toFloat32();
-  const options = { numGenerations: 1, maxTokens: steps, temperature: 0, ignoreEos: true };
+  const options = { maxTokens: steps, temperature: 0, ignoreEos: true };
   const { tokens } = await model.handle.generateBatch(prompts, options);
   return { logits, tokens };
 }

@@ -50,11 +50,10 @@ describe('generate', () => {
   it('returns text, tokens, usage and timings', async () => {
     const model = await load();
     const result = await model.generate('hi', { maxTokens: 3 });
+    const answer = { text: 'abc', tokens: [97, 98, 99], logprobs: [-1, -1, -1], finishReason: 'length' };
     expect(result).toEqual({
-      text: 'abc',
-      tokens: [97, 98, 99],
-      logprobs: [-1, -1, -1],
-      finishReason: 'length',
+      ...answer,
+      completions: [answer],
       usage: { promptTokens: '<user>hi<assistant>'.length, completionTokens: 3 },
       timings: { promptMs: 10, decodeMs: 20, promptTokensPerSecond: 1900, decodeTokensPerSecond: 150 },
     });
@@ -109,8 +108,12 @@ describe('stream', () => {
 
   it('cannot be iterated twice', async () => {
     const stream = (await load()).stream('a', { maxTokens: 1 });
-    await stream.collect();
-    await expect(stream.collect()).rejects.toThrow(/iterated once/);
+    const result = await stream.collect();
+    expect(await stream.collect()).toBe(result);
+    const again = async (): Promise<void> => {
+      for await (const chunk of stream) void chunk;
+    };
+    await expect(again()).rejects.toThrow(/iterated once/);
   });
 });
 

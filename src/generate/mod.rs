@@ -1,9 +1,9 @@
-//! Text generation: sampling on the device, and the batched decoding loop behind `generate`, `stream` and `generateBatch`.
+//! Text generation: sampling on the device, and the engine behind `generate`, `stream` and `generateBatch`.
 
-mod decoder;
+mod engine;
 mod sampler;
 
-pub use decoder::{BatchOutput, Decoder, FinishReason, GenerateOptions, Progress, Row};
+pub use engine::*;
 pub use sampler::*;
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Sampling against mlx-lm's filters and exact distributions; decoding against transformers' greedy tokens.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use super::*;
-use crate::mlx::{Array, Dtype, Result};
-use crate::models::{self, LoadOptions, Model};
-use crate::runtime::{self, Cancel};
+use crate::mlx::Array;
 use crate::testing::{assert_close, cases, golden_path, load_tensors};
 
 fn tensor<'a>(tensors: &'a HashMap<String, Array>, value: &Value) -> &'a Array {
@@ -159,143 +157,5 @@ fn options_out_of_range_are_refused_before_anything_runs() {
     for options in bad {
         let error = Sampler::new().push(&options, &[1]).err().unwrap_or_else(|| panic!("{options:?} was accepted"));
         assert_eq!(error.code(), "ERR_MLX_ARGUMENT");
-    }
-}
-
-fn qwen3() -> Model {
-    models::load(&golden_path("models/qwen3"), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
-}
-
-fn options(max_tokens: usize, temperature: f32, stop: &[i32]) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens,
-        stop_tokens: stop.iter().copied().collect(),
-        sampler: SamplerOptions { temperature, seed: 11, ..Default::default() },
-    }
-}
-
-fn decode(model: &Model, prompts: Vec<Vec<i32>>, generations: usize, options: GenerateOptions) -> BatchOutput {
-    let net = model.net.as_ref();
-    let run = move || -> Result<BatchOutput> {
-        let mut decoder = Decoder::new(net, prompts, generations, options)?;
-        while decoder.step(net, &Cancel::default())? {}
-        Ok(decoder.into_output())
-    };
-    // The model is borrowed by one thread at a time: this one waits.
-    struct Assert<T>(T);
-    unsafe impl<T> Send for Assert<T> {}
-    let run = Assert(run);
-    runtime::block_on_owner(move || {
-        let run = run;
-        (run.0)()
-    })
-    .unwrap()
-}
-
-/// The golden batch: prompts without their padding, and the greedy continuation of each.
-fn golden_batch() -> (Vec<Vec<i32>>, Vec<Vec<i32>>) {
-    let io = load_tensors(golden_path("models/qwen3/io.safetensors"));
-    let (ids, mask) = (&io["input_ids"], &io["attention_mask"]);
-    let width = ids.dim(1) as usize;
-    let (ids, mask) = (ids.to_i32().unwrap(), mask.to_i32().unwrap());
-    let prompts = ids
-        .chunks(width)
-        .zip(mask.chunks(width))
-        .map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, real)| **real == 1).map(|(id, _)| *id).collect());
-    let greedy = &io["greedy_batch"];
-    (prompts.collect(), greedy.to_i32().unwrap().chunks(greedy.dim(1) as usize).map(<[i32]>::to_vec).collect())
-}
-
-#[test]
-fn greedy_batches_equal_transformers() {
-    let (prompts, wanted) = golden_batch();
-    let output = decode(&qwen3(), prompts.clone(), 1, options(24, 0., &[]));
-    for (row, wanted) in output.rows.iter().zip(&wanted) {
-        assert_eq!(&row.tokens, wanted);
-        assert_eq!(row.finish, Some(FinishReason::Length));
-    }
-    assert_eq!(output.generated_tokens, 3 * 24);
-    assert_eq!(output.prompt_tokens, prompts.iter().map(Vec::len).sum::<usize>());
-}
-
-#[test]
-fn a_row_is_the_same_alone_and_in_a_batch_that_shrinks() {
-    let model = qwen3();
-    let (prompts, wanted) = golden_batch();
-    // Each row stops where its own greedy text first has a token of this set, at different steps.
-    let stop = [wanted[0][4], wanted[1][9], wanted[2][15]];
-    let together = decode(&model, prompts.clone(), 1, options(24, 0., &stop));
-    let mut lengths = HashSet::new();
-    for (prompt, row) in prompts.iter().zip(&together.rows) {
-        let alone = decode(&model, vec![prompt.clone()], 1, options(24, 0., &stop));
-        assert_eq!(alone.rows[0].tokens, row.tokens);
-        assert_eq!(row.finish, Some(FinishReason::Stop));
-        assert!(stop.contains(row.tokens.last().unwrap()));
-        lengths.insert(row.tokens.len());
-        for (a, b) in alone.rows[0].logprobs.iter().zip(&row.logprobs) {
-            assert!((a - b).abs() < 1e-4, "{a} {b}");
-        }
-    }
-    assert!(lengths.len() > 1, "the rows must end at different steps for the batch to shrink");
-}
-
-#[test]
-fn generations_of_a_prompt_share_its_prefill_and_differ() {
-    let model = qwen3();
-    let (prompts, _) = golden_batch();
-    let output = decode(&model, prompts.clone(), 4, options(12, 1., &[]));
-    assert_eq!(output.rows.len(), 12);
-    assert_eq!(output.prompt_tokens, prompts.iter().map(Vec::len).sum::<usize>(), "a prompt counts once per group");
-    assert_ne!(output.rows[0].tokens, output.rows[1].tokens);
-    let again = decode(&model, prompts.clone(), 4, options(12, 1., &[]));
-    assert!(output.rows.iter().zip(&again.rows).all(|(a, b)| a.tokens == b.tokens), "the seed decides");
-
-    // The sampler's log-probs are those of a plain forward pass over the finished text.
-    for (index, row) in output.rows.iter().enumerate() {
-        let prompt = &prompts[index / 4];
-        let ids = [prompt.as_slice(), &row.tokens].concat();
-        let ids = Array::from_slice(&ids, &[1, ids.len() as i32]).unwrap();
-        let hidden = model.net.hidden(crate::models::Forward { ids: &ids, left_padding: None, caches: None }).unwrap();
-        let logprobs = model.net.logits(&hidden).unwrap().log_softmax(-1).unwrap();
-        let vocabulary = logprobs.dim(-1) as usize;
-        let logprobs = logprobs.to_f32().unwrap();
-        for (step, (&token, &logprob)) in row.tokens.iter().zip(&row.logprobs).enumerate() {
-            let wanted = logprobs[(prompt.len() - 1 + step) * vocabulary + token as usize];
-            assert!((wanted - logprob).abs() < 1e-4, "row {index} step {step}: {logprob} {wanted}");
-        }
-    }
-}
-
-#[test]
-fn a_rows_draws_do_not_depend_on_who_else_has_left() {
-    let model = qwen3();
-    let (prompts, _) = golden_batch();
-    let free = decode(&model, prompts.clone(), 4, options(16, 1., &[]));
-    // Stop tokens that some rows meet early: the others go on with the same draws.
-    let stop = [free.rows[0].tokens[2], free.rows[5].tokens[6]];
-    let cut = decode(&model, prompts, 4, options(16, 1., &stop));
-    let mut shortened = 0;
-    for (free, cut) in free.rows.iter().zip(&cut.rows) {
-        assert_eq!(free.tokens[..cut.tokens.len()], cut.tokens);
-        shortened += usize::from(cut.tokens.len() < free.tokens.len());
-    }
-    assert!(shortened >= 2 && shortened < free.rows.len());
-}
-
-#[test]
-fn requests_that_cannot_run_are_refused() {
-    let model = qwen3();
-    let vocabulary = model.net.config().vocab_size;
-    let cases: [(Vec<Vec<i32>>, usize, usize); 6] = [
-        (vec![], 1, 4),
-        (vec![vec![]], 1, 4),
-        (vec![vec![1], vec![vocabulary]], 1, 4),
-        (vec![vec![-1]], 1, 4),
-        (vec![vec![1]], 0, 4),
-        (vec![vec![1]], 1, 0),
-    ];
-    for (prompts, generations, max_tokens) in cases {
-        let result = Decoder::new(model.net.as_ref(), prompts.clone(), generations, options(max_tokens, 0., &[]));
-        assert_eq!(result.err().expect("must be refused").code(), "ERR_MLX_ARGUMENT", "{prompts:?} {generations} {max_tokens}");
     }
 }

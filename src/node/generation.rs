@@ -1,7 +1,7 @@
-//! Generations in progress, pulled from JavaScript, and rollouts.
+//! How to generate, and rollouts.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use napi::Env;
@@ -9,17 +9,16 @@ use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
-use super::cancel::{Cancel, flag};
 use super::error::{self as js, argument};
-use super::model::{NativeModel, SharedModel};
+use super::model::NativeModel;
 use super::promise;
-use crate::generate::{self, BatchOutput, Decoder, SamplerOptions};
+use crate::generate::{self, Batch, BatchOutput, RequestOptions, SamplerOptions};
 use crate::mlx::{Error, Result};
-use crate::models::CausalLm;
 use crate::runtime;
+use crate::text::Tokenizer;
 
-/// A rollout lets other work in after this long.
-const SLICE: Duration = Duration::from_millis(10);
+/// Generation lets other work in after this long.
+pub(super) const SLICE: Duration = Duration::from_millis(10);
 
 #[napi(object)]
 pub struct GenerateOptions {
@@ -43,26 +42,43 @@ pub struct GenerateOptions {
     pub stop_token_ids: Option<Vec<i32>>,
     /// Never end before `maxTokens`.
     pub ignore_eos: Option<bool>,
+    /// Texts that end the answer, which ends before them.
+    pub stop: Option<Vec<String>>,
+    /// The log-probs of so many of the likeliest tokens come with each token; 0 by default.
+    pub top_logprobs: Option<u32>,
+    /// Answers to the prompt, which is read once; 1 by default.
+    pub n: Option<u32>,
+    /// Each step's logits go through processors in JavaScript.
+    pub processed: Option<bool>,
 }
 
+/// How much is taken on at a time.
 #[napi(object)]
-pub struct GenerateBatchOptions {
-    /// Rows per prompt.
-    pub num_generations: u32,
-    pub max_tokens: u32,
-    pub temperature: Option<f64>,
-    pub top_k: Option<u32>,
-    pub top_p: Option<f64>,
-    pub min_p: Option<f64>,
-    pub repetition_penalty: Option<f64>,
-    pub repetition_context_size: Option<f64>,
-    pub seed: Option<f64>,
-    pub stop_token_ids: Option<Vec<i32>>,
-    pub ignore_eos: Option<bool>,
+#[derive(Default)]
+pub struct EngineOptions {
+    /// The most rows that decode together; 32 by default.
+    pub max_batch_size: Option<u32>,
+    /// The most prompts that are read together; 8 by default.
+    pub prefill_batch_size: Option<u32>,
+    /// Tokens of a prompt that are read at a time, between two decoding steps; 512 by default.
+    pub prefill_step_size: Option<u32>,
+}
+
+impl EngineOptions {
+    pub(super) fn resolve(&self, default: generate::EngineOptions) -> Result<generate::EngineOptions> {
+        let or = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
+        let options = generate::EngineOptions {
+            max_batch_size: or(self.max_batch_size, default.max_batch_size),
+            prefill_batch_size: or(self.prefill_batch_size, default.prefill_batch_size),
+            prefill_step_size: or(self.prefill_step_size, default.prefill_step_size),
+        };
+        options.validate()?;
+        Ok(options)
+    }
 }
 
 impl GenerateOptions {
-    fn resolve(self, eos: &[i32]) -> Result<generate::GenerateOptions> {
+    pub(super) fn resolve(self, eos: &[i32]) -> Result<RequestOptions> {
         let context = match self.repetition_context_size {
             None => SamplerOptions::default().repetition_context_size,
             Some(0.) | Some(f64::INFINITY) => None,
@@ -82,6 +98,7 @@ impl GenerateOptions {
             min_p: self.min_p.unwrap_or(0.) as f32,
             repetition_penalty: self.repetition_penalty.unwrap_or(1.) as f32,
             repetition_context_size: context,
+            top_logprobs: self.top_logprobs.unwrap_or(0).min(i32::MAX as u32) as i32,
             seed: seed as u64,
             ..SamplerOptions::default()
         };
@@ -91,112 +108,8 @@ impl GenerateOptions {
             (false, Some(ids)) => ids.into_iter().collect(),
             (false, None) => eos.iter().copied().collect(),
         };
-        Ok(generate::GenerateOptions { max_tokens: self.max_tokens as usize, stop_tokens, sampler })
-    }
-}
-
-/// What `next()` resolves with.
-#[napi(object)]
-pub struct GenerationChunk {
-    pub tokens: Vec<i32>,
-    /// Of the tokens, under `logits / temperature` (plain logits when greedy).
-    pub logprobs: Vec<f64>,
-    /// `stop` or `length` with the last tokens, before that null.
-    #[napi(ts_type = "'stop' | 'length' | null")]
-    pub finish_reason: Option<String>,
-}
-
-#[napi(object)]
-pub struct GenerationStats {
-    pub prompt_tokens: u32,
-    pub prompt_ms: f64,
-    pub generated_tokens: u32,
-    pub decode_ms: f64,
-}
-
-/// A decoder is made on the owner thread: making one locks the model, which training may hold for long.
-enum Stage {
-    Waiting(Vec<Vec<i32>>, usize, generate::GenerateOptions),
-    Running(Box<Decoder>),
-}
-
-impl Stage {
-    fn start(self, net: &dyn CausalLm) -> Result<Box<Decoder>> {
-        match self {
-            Stage::Waiting(prompts, generations, options) => Ok(Box::new(Decoder::new(net, prompts, generations, options)?)),
-            Stage::Running(decoder) => Ok(decoder),
-        }
-    }
-}
-
-/// One generation: each `next()` gives at least one token, until a chunk has a finish reason.
-#[napi]
-pub struct NativeGeneration {
-    model: SharedModel,
-    /// Gone when closed, failed or finished.
-    stage: Arc<Mutex<Option<Stage>>>,
-    stats: Arc<Mutex<(u32, Duration, u32, Duration)>>,
-}
-
-impl NativeGeneration {
-    pub(super) fn start(model: &NativeModel, prompt: Vec<i32>, options: GenerateOptions) -> Result<NativeGeneration> {
-        let stage = Stage::Waiting(vec![prompt], 1, options.resolve(model.eos())?);
-        Ok(NativeGeneration { model: model.shared(), stage: Arc::new(Mutex::new(Some(stage))), stats: Arc::default() })
-    }
-}
-
-#[napi]
-impl NativeGeneration {
-    /// The next tokens. After a cancelled or failed call the generation is closed.
-    #[napi(ts_return_type = "Promise<GenerationChunk>")]
-    pub fn next<'env>(&self, env: &'env Env, cancel: Option<&Cancel>) -> js::Result<Object<'env>> {
-        let (model, slot, stats, cancel) = (self.model.clone(), self.stage.clone(), self.stats.clone(), flag(cancel));
-        promise::once(
-            env,
-            move || {
-                let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let stage = slot.take().ok_or(Error::Disposed("generation"))?;
-                let model = model.lock()?;
-                let mut decoder = stage.start(model.net.as_ref())?;
-                let before = decoder.output().rows[0].tokens.len();
-                while decoder.output().rows[0].tokens.len() == before && !decoder.finished() {
-                    decoder.step(model.net.as_ref(), &cancel)?;
-                }
-                let output = decoder.output();
-                let row = &output.rows[0];
-                let chunk = GenerationChunk {
-                    tokens: row.tokens[before..].to_vec(),
-                    logprobs: row.logprobs[before..].iter().map(|&logprob| logprob as f64).collect(),
-                    finish_reason: row.finish.map(|reason| reason.name().to_string()),
-                };
-                *stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                    (output.prompt_tokens as u32, output.prefill, output.generated_tokens as u32, output.decode);
-                if row.finish.is_none() {
-                    *slot = Some(Stage::Running(decoder));
-                }
-                Ok(chunk)
-            },
-            |chunk| chunk,
-        )
-    }
-
-    #[napi]
-    pub fn stats(&self) -> GenerationStats {
-        let (prompt_tokens, prefill, generated_tokens, decode) =
-            *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        GenerationStats {
-            prompt_tokens,
-            prompt_ms: prefill.as_secs_f64() * 1e3,
-            generated_tokens,
-            decode_ms: decode.as_secs_f64() * 1e3,
-        }
-    }
-
-    /// Frees the cache. A `next()` under way ends first.
-    #[napi]
-    pub fn close(&self) {
-        let slot = self.stage.clone();
-        runtime::spawn_once(move || drop(slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()));
+        let stop = self.stop.unwrap_or_default();
+        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler })
     }
 }
 
@@ -209,13 +122,28 @@ pub struct BatchProgress {
     pub tokens: u32,
 }
 
+/// A token and its log-prob.
+#[napi(object)]
+pub struct TokenLogprob {
+    pub token: i32,
+    pub logprob: f64,
+}
+
+pub(super) fn token_logprobs(top: Vec<(i32, f32)>) -> Vec<TokenLogprob> {
+    top.into_iter().map(|(token, logprob)| TokenLogprob { token, logprob: logprob as f64 }).collect()
+}
+
 /// A finished rollout; rows in group order.
 #[napi(object)]
 pub struct BatchResult {
-    /// The stop token is included where one ended the row.
+    /// The stop token is included where one ended the row, and the tokens of a stop string.
     pub tokens: Vec<Vec<i32>>,
     /// Of the sampled tokens, under `logits / temperature`.
     pub logprobs: Vec<Vec<f64>>,
+    /// Where asked for.
+    pub top_logprobs: Option<Vec<Vec<Vec<TokenLogprob>>>>,
+    /// Where a tokenizer was given.
+    pub texts: Option<Vec<String>>,
     #[napi(ts_type = "Array<'stop' | 'length'>")]
     pub finish_reasons: Vec<String>,
     pub prompt_tokens: u32,
@@ -225,43 +153,56 @@ pub struct BatchResult {
     pub decode_ms: f64,
 }
 
-impl From<BatchOutput> for BatchResult {
-    fn from(output: BatchOutput) -> Self {
-        BatchResult {
-            finish_reasons: output.rows.iter().filter_map(|row| row.finish.map(|reason| reason.name().to_string())).collect(),
-            logprobs: output.rows.iter().map(|row| row.logprobs.iter().map(|&value| value as f64).collect()).collect(),
-            tokens: output.rows.into_iter().map(|row| row.tokens).collect(),
-            prompt_tokens: output.prompt_tokens as u32,
-            generated_tokens: output.generated_tokens as u32,
-            steps: output.steps as u32,
-            prefill_ms: output.prefill.as_secs_f64() * 1e3,
-            decode_ms: output.decode.as_secs_f64() * 1e3,
+impl BatchResult {
+    fn new(output: BatchOutput, with_text: bool, with_top: bool) -> Self {
+        let BatchOutput { rows, prompt_tokens, generated_tokens, steps, prefill, decode } = output;
+        let mut result = BatchResult {
+            tokens: Vec::with_capacity(rows.len()),
+            logprobs: Vec::with_capacity(rows.len()),
+            top_logprobs: with_top.then(Vec::new),
+            texts: with_text.then(Vec::new),
+            finish_reasons: rows.iter().filter_map(|row| row.finish.map(|reason| reason.name().to_string())).collect(),
+            prompt_tokens: prompt_tokens as u32,
+            generated_tokens: generated_tokens as u32,
+            steps: steps as u32,
+            prefill_ms: prefill.as_secs_f64() * 1e3,
+            decode_ms: decode.as_secs_f64() * 1e3,
+        };
+        for row in rows {
+            result.tokens.push(row.tokens);
+            result.logprobs.push(row.logprobs.iter().map(|&value| value as f64).collect());
+            if let Some(top) = &mut result.top_logprobs {
+                top.push(row.top.into_iter().map(token_logprobs).collect());
+            }
+            if let Some(texts) = &mut result.texts {
+                texts.push(row.text);
+            }
         }
+        result
     }
 }
 
+/// Every prompt `n` times, all rows decoded together.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn generate_batch<'env>(
     env: &'env Env,
     model: &NativeModel,
     prompts: Vec<Vec<i32>>,
-    options: GenerateBatchOptions,
+    options: GenerateOptions,
+    tokenizer: Option<Arc<Tokenizer>>,
+    limits: EngineOptions,
     cancel: runtime::Cancel,
     on_progress: Option<Function<BatchProgress, ()>>,
 ) -> js::Result<Object<'env>> {
-    let num_generations = options.num_generations as usize;
-    let options = GenerateOptions {
-        max_tokens: options.max_tokens,
-        temperature: options.temperature,
-        top_k: options.top_k,
-        top_p: options.top_p,
-        min_p: options.min_p,
-        repetition_penalty: options.repetition_penalty,
-        repetition_context_size: options.repetition_context_size,
-        seed: options.seed,
-        stop_token_ids: options.stop_token_ids,
-        ignore_eos: options.ignore_eos,
+    let n = options.n.unwrap_or(1) as usize;
+    if options.processed.unwrap_or(false) {
+        return Err(Error::Argument("logitsProcessors work with generate() and stream(), not in a rollout".into()).into());
     }
-    .resolve(model.eos())?;
+    let options = options.resolve(model.eos())?;
+    let rows = prompts.len().saturating_mul(n).max(1);
+    let all = generate::EngineOptions { max_batch_size: rows, prefill_batch_size: rows, ..Default::default() };
+    let (with_text, with_top) = (tokenizer.is_some(), options.sampler.top_logprobs > 0);
+    let mut batch = Batch::new(model.vocabulary(), prompts, n, &options, tokenizer, limits.resolve(all)?)?;
     let report = match on_progress {
         Some(callback) => Some(
             callback
@@ -275,20 +216,15 @@ pub(super) fn generate_batch<'env>(
         None => None,
     };
     let shared = model.shared();
-    let mut stage = Some(Stage::Waiting(prompts, num_generations, options));
     promise::sliced(
         env,
         move || {
             let start = Instant::now();
             let model = shared.lock()?;
-            let mut running = stage.take().ok_or(Error::Disposed("generation"))?.start(model.net.as_ref())?;
-            loop {
-                if !running.step(model.net.as_ref(), &cancel)? {
-                    return Ok(Some(running.into_output()));
-                }
+            while batch.step(model.net.as_ref(), &cancel)? {
                 if start.elapsed() > SLICE {
                     if let Some(report) = &report {
-                        let progress = running.progress();
+                        let progress = batch.progress();
                         // A full queue only drops a progress report.
                         report.call(
                             BatchProgress {
@@ -300,11 +236,11 @@ pub(super) fn generate_batch<'env>(
                             ThreadsafeFunctionCallMode::NonBlocking,
                         );
                     }
-                    stage = Some(Stage::Running(running));
                     return Ok(None);
                 }
             }
+            Ok(Some(batch.take_output()))
         },
-        BatchResult::from,
+        move |output| BatchResult::new(output, with_text, with_top),
     )
 }

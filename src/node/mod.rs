@@ -5,6 +5,7 @@ mod array;
 mod cache;
 mod cancel;
 mod device;
+mod engine;
 mod error;
 mod generation;
 mod handle;

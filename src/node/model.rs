@@ -10,9 +10,11 @@ use napi_derive::napi;
 
 use super::ArrayHandle;
 use super::cancel::{Cancel, flag};
+use super::engine::NativeEngine;
 use super::error::{self as js, argument};
-use super::generation::{BatchProgress, GenerateBatchOptions, GenerateOptions, NativeGeneration, generate_batch};
+use super::generation::{BatchProgress, EngineOptions, GenerateOptions, generate_batch};
 use super::promise;
+use super::tokenizer::NativeTokenizer;
 use crate::mlx::{Dtype, Error, Result, memory};
 use crate::models::{self, Forward, LoadOptions, LoraConfig, Model};
 use crate::runtime;
@@ -107,6 +109,10 @@ impl NativeModel {
 
     pub(super) fn eos(&self) -> &[i32] {
         &self.eos_token_ids
+    }
+
+    pub(super) fn vocabulary(&self) -> i32 {
+        self.vocab_size as i32
     }
 }
 
@@ -251,23 +257,27 @@ impl NativeModel {
         Ok(found.ok_or_else(|| Error::Argument(format!("this model has no parameter '{name}'; see parameterNames()")))?.1.into())
     }
 
-    /// Begins a generation; pull its tokens with `next()`.
+    /// An engine that decodes requests together; see `NativeEngine`.
     #[napi]
-    pub fn start_generation(&self, prompt_ids: Vec<i32>, options: GenerateOptions) -> js::Result<NativeGeneration> {
-        Ok(NativeGeneration::start(self, prompt_ids, options)?)
+    pub fn create_engine(&self, options: Option<EngineOptions>) -> js::Result<NativeEngine> {
+        Ok(NativeEngine::new(self, &options.unwrap_or_default())?)
     }
 
-    /// Every prompt `numGenerations` times, all rows decoded together; a prompt is prefilled once. Rows in group order.
+    /// Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order.
+    #[allow(clippy::too_many_arguments)]
     #[napi(ts_return_type = "Promise<BatchResult>")]
     pub fn generate_batch<'env>(
         &self,
         env: &'env Env,
         prompt_ids: Vec<Vec<i32>>,
-        options: GenerateBatchOptions,
+        options: GenerateOptions,
         cancel: Option<&Cancel>,
         #[napi(ts_arg_type = "(progress: BatchProgress) => void")] on_progress: Option<Function<BatchProgress, ()>>,
+        tokenizer: Option<&NativeTokenizer>,
+        limits: Option<EngineOptions>,
     ) -> js::Result<Object<'env>> {
-        generate_batch(env, self, prompt_ids, options, flag(cancel), on_progress)
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner.clone());
+        generate_batch(env, self, prompt_ids, options, tokenizer, limits.unwrap_or_default(), flag(cancel), on_progress)
     }
 
     /// Adds LoRA factors and freezes everything else.

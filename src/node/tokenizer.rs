@@ -15,7 +15,7 @@ use crate::text::{Detokenizer, Tokenizer};
 /// Text to token ids and back.
 #[napi]
 pub struct NativeTokenizer {
-    inner: Arc<Tokenizer>,
+    pub(super) inner: Arc<Tokenizer>,
 }
 
 #[napi]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::step::{StepOptions, TextRow, Trainer};
-use crate::generate::{Decoder, GenerateOptions, SamplerOptions};
+use crate::generate::{Batch, EngineOptions, RequestOptions, SamplerOptions};
 use crate::mlx::{Dtype, blas};
 use crate::models::{self, Model};
 use crate::runtime::{Cancel, block_on_owner};
@@ -62,22 +62,23 @@ fn train_step() {
 #[ignore = "a measurement: cargo test decode_step -- --ignored --nocapture"]
 fn decode_step() {
     let mut model = model();
-    let options = |temperature: f32| GenerateOptions {
+    let options = |temperature: f32| RequestOptions {
         max_tokens: 129,
         stop_tokens: HashSet::new(),
         sampler: SamplerOptions { temperature, ..Default::default() },
+        ..Default::default()
     };
     for (what, temperature) in [("greedy", 0.), ("sampled", 1.)] {
         let prompts = (0..16).map(|row| (0..32).map(|i| (i * 7919 + row * 104_729) % 8192).collect()).collect();
         let model = &mut model;
         block_on_owner(move || {
-            let mut decoder = Decoder::new(model.net.as_ref(), prompts, 1, options(temperature))?;
-            decoder.step(model.net.as_ref(), &Cancel::default())?;
-            let mut times = Vec::new();
-            while !decoder.finished() {
-                times.push(timed(|| {
-                    decoder.step(model.net.as_ref(), &Cancel::default()).unwrap();
-                }));
+            let net = model.net.as_ref();
+            let limits = EngineOptions { prefill_batch_size: 16, ..Default::default() };
+            let mut batch = Batch::new(net.config().vocab_size, prompts, 1, &options(temperature), None, limits)?;
+            batch.step(net, &Cancel::default())?;
+            let (mut times, mut more) = (Vec::new(), true);
+            while more {
+                times.push(timed(|| more = batch.step(net, &Cancel::default()).unwrap()));
             }
             report(&format!("{what} decoding step, 16 rows"), &mut times);
             Ok(())

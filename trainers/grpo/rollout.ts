@@ -63,7 +63,7 @@ export async function rollout(
 ): Promise<Rollout> {
   const { promptIds, numGenerations, temperature, seed, signal, onProgress } = options;
   const sampling = {
-    numGenerations,
+    n: numGenerations,
     maxTokens: config.maxCompletionLength,
     temperature,
     topP: config.topP,

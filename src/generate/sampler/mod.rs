@@ -125,6 +125,8 @@ impl Sampler {
         };
         let raw = logits.astype(Dtype::Float32)?;
         let mut changed = processed.map(|processed| processed.astype(Dtype::Float32)).transpose()?;
+        // Also where nobody looks back any more: the history must not keep rows that have left.
+        self.history.tokens()?;
         if settings.process() {
             changed = Some(process(changed.as_ref().unwrap_or(&raw), &settings, self.history.tokens()?)?);
         }

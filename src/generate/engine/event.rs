@@ -1,0 +1,42 @@
+//! What the engine tells of its requests.
+
+use std::time::Duration;
+
+use super::request::{FinishReason, RequestId};
+use crate::mlx::Error;
+
+#[derive(Debug)]
+pub enum Event {
+    /// How much of the prompt has been read.
+    Prefill { request: RequestId, processed: usize, total: usize },
+    /// One more token of a sample, in order.
+    Token {
+        request: RequestId,
+        sample: usize,
+        token: i32,
+        /// Under `logits / temperature` (plain logits when greedy).
+        logprob: f32,
+        /// The likeliest tokens and their log-probs, where asked for.
+        top: Vec<(i32, f32)>,
+        /// Text that has become certain; whole characters, and nothing that may yet turn out to be a stop string.
+        text: String,
+        /// With the last token.
+        finish: Option<FinishReason>,
+    },
+    /// All samples have finished.
+    Finished { request: RequestId, summary: Summary },
+    /// The request has ended without a result.
+    Failed { request: RequestId, error: Error },
+}
+
+/// What a request took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub prompt_tokens: usize,
+    /// Of all samples.
+    pub generated_tokens: usize,
+    /// From the beginning of the prefill to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}

@@ -1,0 +1,134 @@
+//! What a caller asks of the engine.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::mask::TokenMask;
+use crate::generate::SamplerOptions;
+use crate::mlx::{Error, Result};
+use crate::text::Tokenizer;
+
+pub type RequestId = u64;
+
+/// How much the engine takes on at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The most rows that decode together.
+    pub max_batch_size: usize,
+    /// The most prompts that are read together.
+    pub prefill_batch_size: usize,
+    /// Tokens of a prompt that go through the model at a time, between two decoding steps.
+    pub prefill_step_size: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { max_batch_size: 32, prefill_batch_size: 8, prefill_step_size: 512 }
+    }
+}
+
+impl EngineOptions {
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [
+            ("maxBatchSize", self.max_batch_size),
+            ("prefillBatchSize", self.prefill_batch_size),
+            ("prefillStepSize", self.prefill_step_size),
+        ];
+        match sizes.iter().find(|(_, size)| *size == 0 || *size > i32::MAX as usize) {
+            Some((name, size)) => Err(Error::Argument(format!("{name} must be at least 1, got {size}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RequestOptions {
+    /// The most tokens a sample may get.
+    pub max_tokens: usize,
+    /// Tokens that end a sample; they are part of its tokens and not of its text.
+    pub stop_tokens: HashSet<i32>,
+    /// Texts that end a sample; their tokens are part of its tokens, but the text ends before them. They need a tokenizer.
+    pub stop: Vec<String>,
+    pub sampler: SamplerOptions,
+}
+
+impl Default for RequestOptions {
+    fn default() -> Self {
+        RequestOptions { max_tokens: 256, stop_tokens: HashSet::new(), stop: Vec::new(), sampler: SamplerOptions::default() }
+    }
+}
+
+/// A prompt and how often and how to continue it.
+pub struct Request {
+    pub prompt: Vec<i32>,
+    /// Samples of the prompt, which is read once for all.
+    pub n: usize,
+    pub options: RequestOptions,
+    /// Turns the tokens into text; without it events have none.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// One for each sample, or none at all.
+    pub masks: Vec<Box<dyn TokenMask>>,
+    /// Whether the caller processes the logits of each step; see `Engine::to_process`.
+    pub processed: bool,
+}
+
+impl Request {
+    pub fn new(prompt: Vec<i32>, options: RequestOptions) -> Request {
+        Request { prompt, n: 1, options, tokenizer: None, masks: Vec::new(), processed: false }
+    }
+
+    /// Checks everything that can be wrong with it, so that nothing fails once it shares a step with others.
+    pub fn validate(&self, vocabulary: i32, limits: &EngineOptions) -> Result<()> {
+        let refuse = |message: String| Err(Error::Argument(message));
+        if self.prompt.is_empty() {
+            return refuse("the prompt has no tokens".into());
+        }
+        if let Some(id) = self.prompt.iter().find(|&&id| id < 0 || id >= vocabulary) {
+            return refuse(format!("the prompt holds token {id}; the vocabulary has {vocabulary}"));
+        }
+        if self.n == 0 {
+            return refuse("n must be at least 1".into());
+        }
+        if self.n > limits.max_batch_size {
+            return refuse(format!(
+                "n is {}, but the engine decodes at most {} rows together (maxBatchSize)",
+                self.n, limits.max_batch_size
+            ));
+        }
+        if self.options.max_tokens == 0 {
+            return refuse("maxTokens must be at least 1".into());
+        }
+        if !self.masks.is_empty() && self.masks.len() != self.n {
+            return refuse(format!("{} samples need as many token masks, not {}", self.n, self.masks.len()));
+        }
+        if self.options.stop.iter().any(String::is_empty) {
+            return refuse("a stop string must not be empty".into());
+        }
+        if !self.options.stop.is_empty() && self.tokenizer.is_none() {
+            return refuse("stop strings need a tokenizer, and this model has none".into());
+        }
+        let sampler = &self.options.sampler;
+        sampler.validate()?;
+        if let Some((id, _)) = sampler.logit_bias.iter().find(|(id, _)| *id >= vocabulary) {
+            return refuse(format!("logitBias names token {id}; the vocabulary has {vocabulary}"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token or a stop string.
+    Stop,
+    /// `max_tokens`.
+    Length,
+}
+
+impl FinishReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
