@@ -101,6 +101,46 @@ describe('a connection that is cut', () => {
   });
 });
 
+describe('whatever goes wrong, in whatever order', () => {
+  it.each([1, 2, 3, 4, 5, 6, 7, 8])('the files arrive intact (seed %i)', async (seed) => {
+    const { hub, options, blobs } = await setUp();
+    vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', '0.1');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const draws = noise(4000, seed);
+    let drawn = 0;
+    const draw = (below: number): number => draws[drawn++ % draws.length]! % below;
+    let [corrupted, faults] = [0, 0];
+    const kinds: (() => Fault)[] = [
+      () => ({ cutAfter: draw(200) * 1000 }),
+      () => ({ cutAfter: 0 }),
+      () => ({ stallAfter: draw(100) * 1000 }),
+      () => ({ status: [429, 500, 503, 408][draw(4)]! }),
+      () => ({ ignoreRange: true }),
+      () => ({ delay: 1 }),
+      () => (corrupted++ === 0 ? { corrupt: true } : {}),
+    ];
+    hub.fault = () => {
+      if (draw(5) === 0 || faults >= 20) return undefined;
+      faults += 1;
+      return kinds[draw(kinds.length)]!();
+    };
+    const reports: DownloadProgress[] = [];
+    const folder = await snapshotDownload(id, {
+      ...options,
+      maxRetries: 50,
+      retryDelay: 0,
+      onProgress: (report) => reports.push(report),
+    });
+    const files = modelRepo(weights);
+    for (const name of readdirSync(folder))
+      expect(readFileSync(join(folder, name)).equals(Buffer.from(files[name]!)), name).toBe(true);
+    expect(readdirSync(folder)).toHaveLength(5);
+    expect(readdirSync(blobs).filter((name) => name.endsWith('.incomplete'))).toEqual([]);
+    expect(reports.at(-1)!.loaded).toBe(reports.at(-1)!.total);
+    expect(faults).toBeGreaterThan(3);
+  });
+});
+
 describe('a busy server', () => {
   it.each([429, 500, 502, 503, 504, 408])('is asked again after %i', async (status) => {
     const { hub, options } = await setUp();

@@ -80,6 +80,8 @@ export async function open(url: string, request: Request): Promise<Answer> {
       const headers: Record<string, string> = {
         'user-agent': userAgent,
         'accept-encoding': 'identity',
+        // Node's fetch at times sends a request to a connection that has just been cut, and it never leaves: each gets its own.
+        connection: 'close',
         ...request.headers,
       };
       if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
