@@ -2,7 +2,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ChatSession, loadModel } from '../../lib/index.ts';
-import type { ChatDelta, ChatMessage, ChatSessionOptions, SendOptions, Tool } from '../../lib/index.ts';
+import type { ChatDelta, ChatMessage, ChatSessionOptions, MxArray, SendOptions, Tool } from '../../lib/index.ts';
 import { templateMessages } from '../../lib/chat/messages.ts';
 import { ScriptedModel } from '../helpers/scripted.ts';
 import { tempDir } from '../helpers/temp.ts';
@@ -250,6 +250,15 @@ describe('regenerate, fork, reset, save', () => {
     const { toolCalls } = await chat.send('a');
     await chat.save(path);
     expect(readdirSync(dir)).toEqual(['chat.json']);
+    // Functions are no JSON.
+    const functions = {
+      contextShift: () => [],
+      logitsProcessors: [(_: number[], logits: MxArray) => logits],
+      onProgress: () => undefined,
+    };
+    const unsaved = new ChatSession(model, { ...functions, topK: 3 }).toJSON();
+    expect(JSON.parse(JSON.stringify(unsaved))).toMatchObject({ options: { topK: 3 } });
+    expect(Object.keys((unsaved as { options: object }).options)).toEqual(['topK']);
     const again = await ChatSession.load(model, path, { topK: 4 });
     expect(again.messages).toEqual(chat.messages);
     const result: ChatMessage = { role: 'tool', tool_call_id: toolCalls[0]!.id, content: 'sun' };
@@ -460,6 +469,7 @@ describe('mistakes', () => {
     [{ signal: AbortSignal.abort() }, /unknown option 'signal' of ChatSession/],
     [{ maxContext: 5000 }, /maxContext must be a whole number from 1 to the model's context of 4096, got 5000/],
     [{ contextShift: 'rotate' }, /contextShift must be 'error', 'truncate-oldest', 'truncate-middle' or a function/],
+    [{ n: 2 }, /unknown option 'n' of/],
     [{ toolChoice: 'required' }, /toolChoice must be 'auto' or 'none'/],
     [{ tools: {} }, /tools must be an array/],
     [{ tools: [{ type: 'function' }] }, /tools\[0\] must be/],
@@ -491,6 +501,9 @@ describe('with a real model', () => {
     });
     const first = await chat.send('abc');
     expect(first.tokens.length).toBeLessThanOrEqual(6);
+    const stop = first.text.at(-1)!;
+    const stopped = await new ChatSession(model, { temperature: 0, maxTokens: 6 }).send('abc', { stop });
+    expect([stopped.finishReason, stopped.content]).toEqual(['stop', first.text.slice(0, first.text.indexOf(stop))]);
     const alone = await model.generate([{ role: 'user', content: [{ type: 'text', text: 'abc' }] }], {
       temperature: 0,
       maxTokens: 6,

@@ -62,6 +62,10 @@ const sessionKeys = [
 
 const format = 'mlx-node chat';
 
+/** True for an option that JSON can hold. */
+const plain = (value: unknown): boolean =>
+  typeof value !== 'function' && !(Array.isArray(value) && value.some((item) => typeof item === 'function'));
+
 interface Seen {
   text: string;
   ids: readonly number[];
@@ -157,13 +161,12 @@ export class ChatSession {
     this.#seen = null;
   }
 
-  /** History and options, for JSON. A `contextShift` that is a function has to be given again to {@link ChatSession.load}. */
+  /** History and options, for JSON. Options that are functions have to be given again to {@link ChatSession.load}. */
   toJSON(): object {
-    const { contextShift, ...options } = this.#options;
     return {
       format,
       version: 1,
-      options: typeof contextShift === 'string' ? { ...options, contextShift } : options,
+      options: Object.fromEntries(Object.entries(this.#options).filter(([, value]) => plain(value))),
       messages: this.messages,
       dropped: [...this.#dropped],
     };
