@@ -1,19 +1,24 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
 import { MlxError } from '../../lib/errors.ts';
-import { native } from '../helpers/fake-native.ts';
+import { FakeModel, native } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
 
 vi.mock('../../lib/native.ts', () => import('../helpers/fake-native.ts'));
 
-async function cli(args: string[], load = native) {
+async function cli(args: string[], load = native, input?: string) {
   let stdout = '';
   let stderr = '';
   const code = await run(
     args,
-    { stdout: { write: (text) => (stdout += text) }, stderr: { write: (text) => (stderr += text) } },
+    {
+      ...(input === undefined ? {} : { stdin: Readable.from([Buffer.from(input)]) }),
+      stdout: { write: (text) => (stdout += text) },
+      stderr: { write: (text) => (stderr += text) },
+    },
     load,
   );
   return { code, stdout, stderr };
@@ -26,6 +31,28 @@ function broken(): never {
 function slow(): ReturnType<typeof native> {
   const info = { ...native().buildInfo(), flavour: 'cuda', blas: 'reference', compileAvailable: false };
   return { ...native(), buildInfo: () => info };
+}
+
+/** The options of every request, and a look at every step. */
+function watchEngine(onStep = (): void => undefined): object[] {
+  const seen: object[] = [];
+  const create = Reflect.get(FakeModel.prototype, 'createEngine');
+  const spy = vi.spyOn(FakeModel.prototype, 'createEngine').mockImplementation(function (this: FakeModel) {
+    const engine = create.call(this);
+    return {
+      ...engine,
+      submit: (ids, options) => {
+        seen.push(options);
+        return engine.submit(ids, options);
+      },
+      next: () => {
+        onStep();
+        return engine.next();
+      },
+    };
+  });
+  onTestFinished(() => spy.mockRestore());
+  return seen;
 }
 
 function checkpoint(): string {
@@ -41,6 +68,10 @@ describe('mlx-node', () => {
     for (const args of [
       ['--help'],
       ['generate', '--help'],
+      ['chat', '--help'],
+      ['bench', '--help'],
+      ['help', '--help'],
+      ['help', 'cache', 'ls'],
       ['train', 'grpo', '--help'],
       ['download', '--help'],
       ['cache', 'list', '--help'],
@@ -57,7 +88,25 @@ describe('mlx-node', () => {
     [['generat'], /unknown command 'generat'.*generate/s],
     [['generate', 'x'], /required option '-m, --model <model>' not specified/],
     [['generate', '-m', 'm', '--max-token', '3'], /unknown option '--max-token'.*--max-tokens/s],
-    [['generate', '-m', 'm', 'x', '-t', 'hot'], /--temperature must be a number from 0, got 'hot'/],
+    [['generate', '-m', 'm', 'x', '-t', 'hot'], /--temperature must be a number from 0.*, got "hot"/],
+    [['generate', '-m', 'm', 'x', '--temp', '-1'], /--temp must be a number from 0.*, got -1/],
+    [['generate', '-m', 'm', 'x', '--stop', ''], /--stop must be a text or a list of texts, none of them empty/],
+    [
+      ['generate', '-m', 'm', 'x', '--prefill-step-size', '0'],
+      /--prefill-step-size must be a whole number from 1, got 0/,
+    ],
+    [
+      ['generate', '-m', 'm', 'x', '--stop-token-ids', '1,x'],
+      /--stop-token-ids must be token ids, such as 1,2,3, got '1,x'/,
+    ],
+    [['generate', '-m', 'm', 'x', '-p', 'y'], /the prompt is given twice/],
+    [['generate', '-m', 'm', 'x', '--chat-template-config', '{'], /--chat-template-config must be JSON/],
+    [['generate', '-m', 'm', 'x', '--chat-template-config', '[1]'], /--chat-template-config must be an object/],
+    [['bench', '-m', 'm', '-b', '0'], /--batch-size must be a whole number from 1, got '0'/],
+    [['chat', '-m', 'm', '--context-shift', 'none'], /'none' is invalid.*truncate-oldest/],
+    [['chat', '-m', 'm'], /standard input is closed/],
+    [['help', 'generat'], /unknown command 'generat'.*'generate'/],
+    [['help', 'train', 'ppo'], /unknown command 'ppo' of train/],
     [['generate', '-m', 'm', 'x', '--dtype', 'int4'], /'int4' is invalid.*float32, bfloat16/],
     [['generate', '-m', 'm', ''], /there is no prompt/],
     [['train', 'grpo', 'missing.yaml'], /missing\.yaml: cannot be read/],
@@ -79,6 +128,62 @@ describe('mlx-node', () => {
     const { stdout, stderr } = await cli(['generate', '--model', dir, 'x', '-n', '3', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ text: 'abc', finishReason: 'length', usage: { completionTokens: 3 } });
     expect(stderr).toBe('');
+  });
+
+  it('takes the prompt from the argument, --prompt, - and standard input', async () => {
+    const generate = ['generate', '-m', checkpoint(), '-n', '3', '--json'];
+    const promptTokens = async (args: string[], input?: string): Promise<number> => {
+      const { stdout } = await cli([...generate, ...args], native, input);
+      return (JSON.parse(stdout) as { usage: { promptTokens: number } }).usage.promptTokens;
+    };
+    const chat = '<user>abcd<assistant>'.length;
+    expect(await promptTokens(['abcd'])).toBe(chat);
+    expect(await promptTokens(['--prompt', 'abcd'])).toBe(chat);
+    expect(await promptTokens(['-'], 'abcd\n')).toBe(chat);
+    expect(await promptTokens([], 'abcd')).toBe(chat);
+    expect(await promptTokens(['abcd', '--raw'])).toBe(4);
+    expect(await promptTokens(['abcd', '--ignore-chat-template'])).toBe(4);
+    expect(await promptTokens(['abcd', '--system-prompt', 'no'])).toBe('<system>no'.length + chat);
+    // The answer is open where it begins.
+    expect(await promptTokens(['abcd', '--prefill-response', 'yes, '])).toBe('<user>abcd<assistant>yes, '.length);
+  });
+
+  it('passes what is given of sampling to the model, and nothing else', async () => {
+    const seen = watchEngine();
+    const generate = ['generate', '-m', checkpoint(), 'x', '--json'];
+    expect((await cli([...generate, '--temp', '0.5', '--top-k', '7', '--seed', '3', '--ignore-eos'])).code).toBe(0);
+    expect(seen.at(-1)).toMatchObject({
+      temperature: 0.5,
+      topK: 7,
+      seed: 3,
+      ignoreEos: true,
+      maxTokens: 256,
+    });
+    await cli([...generate, '-n', '4', '--stop', 'x', '--stop', 'yz', '--top-logprobs', '2']);
+    expect(seen.at(-1)).toMatchObject({ stop: ['x', 'yz'], topLogprobs: 2 });
+    await cli([...generate, '-n', '4', '--extra-eos-token', 'x', 'y']);
+    expect(seen.at(-1)).toMatchObject({ temperature: 0, stopTokenIds: [0, 120, 121] });
+    expect((await cli([...generate, '--extra-eos-token', 'two'])).stderr).toContain(
+      "'two' is not one token of this model",
+    );
+    expect((await cli([...generate, '--raw', '-s', 'x'])).stderr).toContain('--system needs the chat template');
+  });
+
+  it("prints mlx-lm's lines with --verbose, on standard error", async () => {
+    const { stdout, stderr } = await cli(['generate', '-m', checkpoint(), 'abcd', '-n', '4', '-v', '--raw']);
+    expect(stdout).toBe('abcd\n');
+    expect(stderr).toBe(
+      '==========\nPrompt: 4 tokens, 400.000 tokens-per-sec\nGeneration: 4 tokens, 200.000 tokens-per-sec\nPeak memory: 2.000 GB\n',
+    );
+  });
+
+  it('prints JSON alone also when Ctrl-C stops the answer', async () => {
+    let stdout = '';
+    let steps = 0;
+    watchEngine(() => void ((steps += 1) === 3 && process.emit('SIGINT', 'SIGINT')));
+    const io = { stdout: { write: (text: string) => (stdout += text) }, stderr: { write: () => true } };
+    expect(await run(['generate', '--model', checkpoint(), 'x', '--json'], io)).toBe(130);
+    expect(JSON.parse(stdout)).toMatchObject({ text: 'a', tokens: [97], finishReason: 'interrupted' });
   });
 
   it('keeps what is written when Ctrl-C stops the answer, and ends with 130', async () => {

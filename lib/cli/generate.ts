@@ -1,114 +1,40 @@
-import { Command, Option } from 'commander';
-import type { Dtype, LoadOptions } from '../model.js';
-import type { GenerateOptions } from '../sampling.js';
+import { Command } from 'commander';
 import { stopOnSignals } from '../interrupt.js';
-import { formatNumber } from '../../trainers/loggers/chart.js';
-import { parseNumber, UsageError } from './io.js';
+import { memoryStats } from '../memory.js';
+import type { LanguageModel } from '../model.js';
+import type { GenerateResult } from '../stream.js';
+import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
-import { loadWithProgress, modelHelp, withRevision } from './loading.js';
+import { loadModelOf, withModel } from './loading.js';
+import type { ModelFlags } from './loading.js';
+import { promptIds, promptText, withPrompt } from './prompt.js';
+import type { PromptFlags } from './prompt.js';
+import { givenSampling, withSampling } from './sampling.js';
 
-interface Flags {
-  model: string;
-  revision?: string;
-  system?: string;
-  maxTokens?: number;
-  temperature?: number;
-  topP?: number;
-  topK?: number;
-  minP?: number;
-  seed?: number;
-  raw?: boolean;
-  thinking: boolean;
-  adapter?: string;
-  dtype: Dtype;
+interface Flags extends ModelFlags, PromptFlags {
+  extraEosToken?: string[];
   json?: boolean;
   verbose?: boolean;
 }
 
 /** `mlx-node generate`: the answer streams to standard output. */
 export function generateCommand(io: CliIo): Command {
-  const command = new Command('generate')
-    .description('Answer a prompt with a model.')
-    .argument('[prompt]', 'the prompt; default: standard input')
-    .requiredOption('-m, --model <model>', modelHelp);
-  return withRevision(command)
-    .option('-s, --system <text>', 'system message')
-    .option(
-      '-n, --max-tokens <n>',
-      'most new tokens (256)',
-      parseNumber('max-tokens', (n) => Number.isInteger(n) && n > 0, 'a whole number from 1'),
-    )
-    .option(
-      '-t, --temperature <x>',
-      '0 is greedy; default from the checkpoint',
-      parseNumber('temperature', (n) => n >= 0, 'a number from 0'),
-    )
-    .option(
-      '--top-p <x>',
-      'nucleus',
-      parseNumber('top-p', (n) => n > 0 && n <= 1, 'a number in (0, 1]'),
-    )
-    .option(
-      '--top-k <n>',
-      '0 is off',
-      parseNumber('top-k', (n) => Number.isInteger(n) && n >= 0, 'a whole number from 0'),
-    )
-    .option(
-      '--min-p <x>',
-      '0 is off',
-      parseNumber('min-p', (n) => n >= 0 && n <= 1, 'a number in [0, 1]'),
-    )
-    .option(
-      '--seed <n>',
-      'seed of the sampling',
-      parseNumber('seed', (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number from 0'),
-    )
-    .option('--raw', 'take the prompt as it is, without the chat template')
-    .option('--no-thinking', 'Qwen3: answer without a <think> part')
-    .option('--adapter <adapter>', 'LoRA adapter: a folder, or its name on the hub')
-    .addOption(
-      new Option('--dtype <dtype>', 'of the weights')
-        .choices(['auto', 'float32', 'bfloat16', 'float16'] satisfies Dtype[])
-        .default('auto'),
-    )
+  const command = withPrompt(withModel(new Command('generate').description('Answer a prompt with a model.')))
+    .option('--extra-eos-token <tokens...>', 'further tokens that end the answer')
     .option('--json', 'print one JSON object at the end instead of the text')
-    .option('-v, --verbose', 'print speed to standard error')
+    .option('-v, --verbose', 'print tokens, speeds and memory to standard error');
+  return withSampling(command, '256')
     .addHelpText(
       'after',
-      '\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
+      '\nCtrl-C stops the answer, keeps what there is, and ends with code 130.\n\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  mlx-node generate --model ./Qwen3-0.6B --system "Be brief." --temp 0.6 --top-p 0.95 - < question.txt\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
     )
-    .action(async (argument: string | undefined, flags: Flags) => {
-      const prompt = argument ?? (await readStdin());
-      if (prompt === '') throw new UsageError('there is no prompt: give it as an argument or on standard input');
+    .action(async (argument: string | undefined, flags: Flags, self: Command) => {
+      const prompt = await promptText(io, argument, flags);
       const stop = stopOnSignals();
-      const { signal } = stop;
       try {
-        const loading: LoadOptions = { dtype: flags.dtype, signal };
-        if (flags.adapter !== undefined) loading.adapter = flags.adapter;
-        if (flags.revision !== undefined) loading.revision = flags.revision;
-        const model = await loadWithProgress(flags.model, loading, io.stderr);
+        const model = await loadModelOf(flags, stop.signal, io.stderr);
         try {
-          const messages = [
-            ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]),
-            { role: 'user', content: prompt },
-          ];
-          const raw = flags.raw === true || !model.tokenizer.hasChatTemplate;
-          const stream = model.stream(raw ? prompt : messages, generateOptions(flags, raw, signal));
-          try {
-            for await (const { text } of stream) if (flags.json !== true) io.stdout.write(text);
-          } finally {
-            // Also when the answer was stopped half-way: what there is of it stays, on a line of its own.
-            if (flags.json !== true) io.stdout.write('\n');
-          }
-          const result = stream.result!;
-          if (flags.json === true) io.stdout.write(`${JSON.stringify(result)}\n`);
-          if (flags.verbose === true) {
-            const { usage, timings } = result;
-            io.stderr.write(
-              `prompt ${usage.promptTokens} tokens, ${formatNumber(timings.promptTokensPerSecond)} tokens/s; ` +
-                `answer ${usage.completionTokens} tokens, ${formatNumber(timings.decodeTokensPerSecond)} tokens/s\n`,
-            );
-          }
+          await answer(io, model, prompt, flags, self, stop.signal);
         } finally {
           model.dispose();
         }
@@ -118,18 +44,60 @@ export function generateCommand(io: CliIo): Command {
     });
 }
 
-function generateOptions(flags: Flags, raw: boolean, signal: AbortSignal): GenerateOptions {
-  const options: GenerateOptions = { signal, raw };
-  for (const key of ['maxTokens', 'temperature', 'topP', 'topK', 'minP', 'seed'] as const) {
-    if (flags[key] !== undefined) options[key] = flags[key];
+async function answer(
+  io: CliIo,
+  model: LanguageModel,
+  prompt: string,
+  flags: Flags,
+  command: Command,
+  signal: AbortSignal,
+): Promise<void> {
+  const { enableThinking, ...sampling } = givenSampling(command);
+  if (flags.extraEosToken !== undefined)
+    sampling.stopTokenIds = [...(sampling.stopTokenIds ?? model.eosTokenIds), ...eosIds(model, flags.extraEosToken)];
+  const stream = model.stream(promptIds(model, prompt, flags, enableThinking), { ...sampling, signal });
+  const partial = { text: '', tokens: [] as number[], logprobs: [] as number[], finishReason: 'interrupted' };
+  try {
+    for await (const { text, tokens, logprobs } of stream) {
+      partial.text += text;
+      partial.tokens.push(...tokens);
+      partial.logprobs.push(...logprobs);
+      if (flags.json !== true) io.stdout.write(text);
+    }
+  } finally {
+    // Also when the answer was stopped half-way: what there is of it stays.
+    if (flags.json !== true) io.stdout.write('\n');
+    else if (stream.result !== null || signal.aborted) {
+      // There is one answer, so the list of all would repeat it.
+      const { completions: _, ...whole } = stream.result ?? { ...partial, completions: undefined };
+      io.stdout.write(`${JSON.stringify({ ...whole, peakMemoryGb: peakGb() })}\n`);
+    }
   }
-  if (!flags.thinking) options.enableThinking = false;
-  return options;
+  if (flags.verbose === true) io.stderr.write(statistics(stream.result!));
 }
 
-async function readStdin(): Promise<string> {
-  if (process.stdin.isTTY) return '';
-  let text = '';
-  for await (const chunk of process.stdin.setEncoding('utf8')) text += chunk as string;
-  return text.replace(/\n$/, '');
+/** Ids of further end-of-text tokens. */
+function eosIds({ tokenizer }: LanguageModel, tokens: readonly string[]): number[] {
+  return tokens.map((token) => {
+    const ids = tokenizer.encode(token, { addSpecialTokens: false });
+    if (ids.length !== 1)
+      throw new UsageError(`--extra-eos-token: '${token}' is not one token of this model but ${ids.length}`);
+    return ids[0]!;
+  });
+}
+
+/** The most memory MLX held in this process, in GB. */
+export const peakGb = (): number => memoryStats().peak / 1e9;
+
+const speedLine = (name: string, tokens: number, speed: number): string =>
+  `${name}: ${tokens} tokens, ${speed.toFixed(3)} tokens-per-sec\n`;
+
+/** What mlx-lm prints after an answer. */
+function statistics({ usage, timings }: GenerateResult): string {
+  return (
+    '==========\n' +
+    speedLine('Prompt', usage.promptTokens, timings.promptTokensPerSecond) +
+    speedLine('Generation', usage.completionTokens, timings.decodeTokensPerSecond) +
+    `Peak memory: ${peakGb().toFixed(3)} GB\n`
+  );
 }

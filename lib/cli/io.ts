@@ -1,6 +1,10 @@
-/** What a command writes to: results on `stdout`, everything else on `stderr`. */
+import type { Readable } from 'node:stream';
+
+/** What a command reads and writes: results on `stdout`, everything else on `stderr`. */
 export interface CliIo {
-  stdout: { write(text: string): unknown };
+  /** Default: no input. */
+  stdin?: Readable & { isTTY?: boolean };
+  stdout: { write(text: string): unknown; isTTY?: boolean; columns?: number };
   stderr: { write(text: string): unknown; isTTY?: boolean; columns?: number };
   /** Set by a command that ended without an exception but not well. */
   exitCode?: number;
@@ -17,4 +21,16 @@ export function parseNumber(name: string, valid: (value: number) => boolean, wan
       throw new UsageError(`--${name} must be ${wanted}, got '${text}'`);
     return value;
   };
+}
+
+/** Parses a whole number of at least `least`. */
+export const wholeNumber = (name: string, least: number): ((text: string) => number) =>
+  parseNumber(name, (n) => Number.isSafeInteger(n) && n >= least, `a whole number from ${least}`);
+
+/** All of standard input but a newline at its end; '' where a person sits at it. */
+export async function readStdin({ stdin }: CliIo): Promise<string> {
+  if (stdin === undefined || stdin.isTTY === true) return '';
+  let text = '';
+  for await (const chunk of stdin.setEncoding('utf8')) text += chunk as string;
+  return text.replace(/\r?\n$/, '');
 }

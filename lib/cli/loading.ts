@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import type { DownloadProgress } from '../hub/progress.js';
 import { loadModel } from '../model.js';
-import type { LanguageModel, LoadOptions, LoadProgress } from '../model.js';
+import type { Dtype, LanguageModel, LoadOptions, LoadProgress } from '../model.js';
 import type { CliIo } from './io.js';
 
 /** Milliseconds between two drawings. */
@@ -16,6 +16,40 @@ export const withRevision = (command: Command): Command =>
   command.addOption(
     new Option('--revision <rev>', "branch, tag or commit of the hub's model").default(undefined, 'main'),
   );
+
+/** What {@link withModel} reads. */
+export interface ModelFlags {
+  model: string;
+  revision?: string;
+  adapter?: string;
+  dtype: Dtype;
+}
+
+/** Adds `--model` and how to load it. */
+export function withModel(command: Command): Command {
+  withRevision(command.requiredOption('-m, --model <model>', modelHelp))
+    .option('--adapter <adapter>', 'LoRA adapter: a folder, or its name on the hub (also --adapter-path)')
+    .addOption(
+      new Option('--dtype <dtype>', 'of the weights')
+        .choices(['auto', 'float32', 'bfloat16', 'float16'] satisfies Dtype[])
+        .default('auto'),
+    );
+  const also = new Option('--adapter-path <adapter>').hideHelp();
+  also.attributeName = () => 'adapter';
+  return command.addOption(also);
+}
+
+/** The model of {@link withModel}'s flags. */
+export async function loadModelOf(
+  { model, revision, adapter, dtype }: ModelFlags,
+  signal: AbortSignal,
+  stderr: CliIo['stderr'],
+): Promise<LanguageModel> {
+  const options: LoadOptions = { dtype, signal };
+  if (adapter !== undefined) options.adapter = adapter;
+  if (revision !== undefined) options.revision = revision;
+  return await loadWithProgress(model, options, stderr);
+}
 
 const size = (bytes: number): string =>
   bytes >= 1e9

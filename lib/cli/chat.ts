@@ -1,0 +1,111 @@
+import { Command, Option } from 'commander';
+import { MlxError } from '../errors.js';
+import { stopOnSignals } from '../interrupt.js';
+import type { LanguageModel } from '../model.js';
+import type { ChatTemplateOptions } from '../tokenizer.js';
+import { complete } from './chat/commands.js';
+import { Conversation } from './chat/conversation.js';
+import type { ConversationOptions } from './chat/conversation.js';
+import { History, historyPath } from './chat/history.js';
+import { PipeInput, TerminalInput } from './chat/input.js';
+import type { ChatInput } from './chat/input.js';
+import { Repl } from './chat/repl.js';
+import { UsageError, wholeNumber } from './io.js';
+import type { CliIo } from './io.js';
+import { loadModelOf, withModel } from './loading.js';
+import type { ModelFlags } from './loading.js';
+import { withTemplate } from './prompt.js';
+import { givenSampling, withSampling } from './sampling.js';
+import { styleFor } from './style.js';
+import type { Style } from './style.js';
+
+interface Flags extends ModelFlags {
+  system?: string;
+  chatTemplateConfig?: ChatTemplateOptions;
+  maxContext?: number;
+  contextShift: 'error' | 'truncate-oldest' | 'truncate-middle';
+  load?: string;
+  verbose?: boolean;
+}
+
+/** `mlx-node chat`: a conversation at the terminal, or over a pipe. */
+export function chatCommand(io: CliIo): Command {
+  const command = withTemplate(withModel(new Command('chat').description('Talk to a model.')))
+    .option('--load <file>', 'go on with a conversation that /save wrote')
+    .option('--max-context <n>', "most tokens of the conversation (the model's context)", wholeNumber('max-context', 1))
+    .addOption(
+      new Option('--context-shift <policy>', 'what to do when the conversation outgrows that')
+        .choices(['truncate-oldest', 'truncate-middle', 'error'])
+        .default('truncate-oldest'),
+    )
+    .option('-v, --verbose', 'print tokens, speeds and memory after every answer, to standard error');
+  return withSampling(command, 'as many as the context holds')
+    .addHelpText(
+      'after',
+      '\n/help in the chat shows its commands. Ctrl-C stops an answer; Ctrl-D leaves. From a pipe, every line is a message, and standard output\nis the answers alone.\n\nExamples:\n  mlx-node chat --model Qwen/Qwen3-0.6B --system "Be brief." --temp 0.6\n  printf "What is 2+2?\\nAnd times 3?\\n" | mlx-node chat --model ./Qwen3-0.6B --no-thinking',
+    )
+    .action(async (flags: Flags, self: Command) => {
+      if (io.stdin === undefined) throw new UsageError('there is nobody to talk to: standard input is closed');
+      const stop = stopOnSignals();
+      try {
+        const model = await loadModelOf(flags, stop.signal, io.stderr);
+        try {
+          await chat(io, model, flags, self, stop.signal);
+        } finally {
+          model.dispose();
+        }
+      } finally {
+        stop.release();
+      }
+    });
+}
+
+async function chat(
+  io: CliIo,
+  model: LanguageModel,
+  flags: Flags,
+  command: Command,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!model.tokenizer.hasChatTemplate)
+    throw new MlxError(
+      'ERR_MLX_TEMPLATE',
+      `${flags.model}: the model has no chat template, so it cannot be talked to; 'mlx-node generate --raw' continues texts`,
+    );
+  const options: ConversationOptions = { contextShift: flags.contextShift, settings: givenSampling(command) };
+  if (flags.system !== undefined) options.system = flags.system;
+  if (flags.maxContext !== undefined) options.maxContext = flags.maxContext;
+  if (flags.chatTemplateConfig !== undefined) options.chatTemplateOptions = flags.chatTemplateConfig;
+  const conversation = new Conversation(model, options);
+  if (flags.load !== undefined) await conversation.load(flags.load);
+
+  const style = styleFor(io.stdout);
+  const interactive = io.stdin!.isTTY === true && io.stdout.isTTY === true;
+  if (interactive) io.stdout.write(greeting(model, flags, conversation, style));
+  const input: ChatInput = interactive
+    ? new TerminalInput({
+        stdin: io.stdin!,
+        stdout: io.stdout as NodeJS.WriteStream,
+        style,
+        history: new History(historyPath()),
+        complete,
+      })
+    : new PipeInput(io.stdin!);
+  const leave = (): void => input.close();
+  signal.addEventListener('abort', leave, { once: true });
+  try {
+    const verbose = flags.verbose === true;
+    await new Repl({ io, input, conversation, style, interactive, verbose, signal }).run();
+  } finally {
+    signal.removeEventListener('abort', leave);
+    input.close();
+  }
+}
+
+function greeting(model: LanguageModel, flags: Flags, conversation: Conversation, style: Style): string {
+  const { length } = conversation.messages.filter(({ role }) => role !== 'system');
+  const facts = [model.modelType, model.dtype, `${conversation.maxContext} tokens of context`];
+  if (flags.adapter !== undefined) facts.push(`adapter ${flags.adapter}`);
+  if (length > 0) facts.push(`${length} messages loaded`);
+  return `${style('bold', flags.model)} ${style('dim', `· ${facts.join(' · ')}`)}\n${style('dim', '/help shows the commands. Ctrl-C stops an answer, Ctrl-D leaves.')}\n\n`;
+}

@@ -1,0 +1,100 @@
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import { errorText } from '../errors.js';
+import type { LanguageModel } from '../model.js';
+import type { ChatTemplateOptions, Message } from '../tokenizer.js';
+import { readStdin, UsageError } from './io.js';
+import type { CliIo } from './io.js';
+
+/** How a prompt is made. */
+export interface PromptFlags {
+  prompt?: string;
+  system?: string;
+  raw?: boolean;
+  prefillResponse?: string;
+  chatTemplateConfig?: ChatTemplateOptions;
+}
+
+/** Variables of a chat template, from JSON. */
+function templateConfig(text: string): ChatTemplateOptions {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`--chat-template-config must be JSON: ${errorText(error)}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new UsageError(`--chat-template-config must be an object, such as '{"enable_thinking": false}', got ${text}`);
+  return value as ChatTemplateOptions;
+}
+
+/** Adds `--system` and `--chat-template-config`. */
+export function withTemplate(command: Command): Command {
+  const also = new Option('--system-prompt <text>').hideHelp();
+  also.attributeName = () => 'system';
+  return command
+    .option('-s, --system <text>', 'system message (also --system-prompt)')
+    .addOption(also)
+    .addOption(
+      new Option('--chat-template-config <json>', 'further variables of the chat template').argParser(templateConfig),
+    );
+}
+
+/** Adds the options of one prompt. */
+export function withPrompt(command: Command): Command {
+  const also = new Option('--ignore-chat-template').hideHelp();
+  also.attributeName = () => 'raw';
+  return withTemplate(
+    command
+      .argument('[prompt]', 'the prompt; -, or none: standard input')
+      .option('-p, --prompt <text>', 'the same as the argument'),
+  )
+    .option('--raw', 'take the prompt as it is, without the chat template (also --ignore-chat-template)')
+    .addOption(also)
+    .option('--prefill-response <text>', 'beginning of the answer, for the model to go on with');
+}
+
+/** The text of the prompt. */
+export async function promptText(io: CliIo, argument: string | undefined, flags: PromptFlags): Promise<string> {
+  if (argument !== undefined && flags.prompt !== undefined)
+    throw new UsageError('the prompt is given twice: as an argument and with --prompt');
+  const given = argument ?? flags.prompt ?? '-';
+  const prompt = given === '-' ? await readStdin(io) : given;
+  if (prompt === '') throw new UsageError('there is no prompt: give it as an argument or on standard input');
+  return prompt;
+}
+
+/** Token ids of the prompt. */
+export function promptIds(
+  { tokenizer }: LanguageModel,
+  prompt: string,
+  flags: PromptFlags,
+  enableThinking: boolean | undefined,
+): number[] {
+  const { system, prefillResponse: prefill } = flags;
+  if (flags.raw === true || !tokenizer.hasChatTemplate) {
+    const name = system === undefined ? prefill && '--prefill-response' : '--system';
+    if (name !== undefined)
+      throw new UsageError(
+        `${name} needs the chat template, ${flags.raw === true ? 'which --raw leaves out' : 'which this model does not have'}`,
+      );
+    return tokenizer.encode(prompt);
+  }
+  const messages: Message[] = [
+    ...(system === undefined ? [] : [{ role: 'system', content: system }]),
+    { role: 'user', content: prompt },
+    ...(prefill === undefined ? [] : [{ role: 'assistant', content: prefill }]),
+  ];
+  const options: ChatTemplateOptions = { ...flags.chatTemplateConfig };
+  if (enableThinking !== undefined) options.enableThinking = enableThinking;
+  if (prefill === undefined) return tokenizer.encodeChat(messages, options);
+  // The answer is left open where it ends, as with transformers' continue_final_message.
+  const text = tokenizer.applyChatTemplate(messages, { ...options, addGenerationPrompt: false });
+  const at = text.lastIndexOf(prefill.trim());
+  if (at < 0)
+    throw new UsageError(
+      '--prefill-response: the chat template changes the text of an answer, so it cannot be continued',
+    );
+  const open = text.slice(0, at) + prefill.trimStart();
+  return tokenizer.encode(open, { addSpecialTokens: false });
+}
