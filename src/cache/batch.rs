@@ -162,7 +162,7 @@ impl BatchKvCache {
         Ok(())
     }
 
-    fn finalized(&self, what: &str) -> Result<()> {
+    pub(super) fn finalized(&self, what: &str) -> Result<()> {
         if self.right_padding.is_none() {
             return Ok(());
         }

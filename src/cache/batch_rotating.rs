@@ -308,7 +308,7 @@ impl BatchRotatingKvCache {
         Ok(())
     }
 
-    fn finalized(&self, what: &str) -> Result<()> {
+    pub(super) fn finalized(&self, what: &str) -> Result<()> {
         if self.ends.is_none() {
             return Ok(());
         }

@@ -39,14 +39,17 @@ macro_rules! from {
 from!(Kv: KvCache, Rotating: RotatingKvCache, Batch: BatchKvCache, BatchRotating: BatchRotatingKvCache);
 
 impl Cache {
-    /// As mlx-lm calls it.
+    /// The name of its class in mlx-lm, or one like them.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Cache::Kv(cache) if cache.encoding().is_some() => "QuantizedKVCache",
-            Cache::Kv(_) => "KVCache",
-            Cache::Rotating(_) => "RotatingKVCache",
-            Cache::Batch(_) => "BatchKVCache",
-            Cache::BatchRotating(_) => "BatchRotatingKVCache",
+        match (self, self.encoding().is_some()) {
+            (Cache::Kv(_), false) => "KVCache",
+            (Cache::Kv(_), true) => "QuantizedKVCache",
+            (Cache::Rotating(_), false) => "RotatingKVCache",
+            (Cache::Rotating(_), true) => "QuantizedRotatingKVCache",
+            (Cache::Batch(_), false) => "BatchKVCache",
+            (Cache::Batch(_), true) => "BatchQuantizedKVCache",
+            (Cache::BatchRotating(_), false) => "BatchRotatingKVCache",
+            (Cache::BatchRotating(_), true) => "BatchQuantizedRotatingKVCache",
         }
     }
 

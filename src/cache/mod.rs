@@ -6,10 +6,12 @@
 mod attention;
 mod batch;
 mod batch_rotating;
+pub mod files;
 mod kind;
 mod kv;
 mod options;
 mod placement;
+mod prefix;
 mod rotating;
 mod store;
 
@@ -20,6 +22,7 @@ pub use kind::Cache;
 pub use kv::KvCache;
 pub use options::CacheOptions;
 pub use placement::{MaskShape, Offsets, Placement, Visible};
+pub use prefix::{PrefixCache, PrefixHit, PrefixOptions, Segment};
 pub use rotating::RotatingKvCache;
 pub use store::{Fetched, Store};
 

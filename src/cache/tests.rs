@@ -1,5 +1,7 @@
 //! The plain cache: what it holds, refuses and costs. Recorded scripts of every class are in `scripts`.
 
+mod model;
+mod prefix;
 mod scripts;
 
 use super::KvCache;
