@@ -58,6 +58,51 @@ export declare class Cancel {
   cancel(): void
 }
 
+/** One attention layer's cache. */
+export declare class NativeCache {
+  constructor(spec: CacheSpec)
+  /** The name of its class in mlx-lm, or one like them. */
+  get kind(): string
+  /** Tokens seen, the furthest row's of a batch. */
+  get offset(): number
+  /** Slots that the next token sees beside its own. */
+  get size(): number
+  get nbytes(): number
+  get isTrimmable(): boolean
+  get bits(): number | null
+  get groupSize(): number | null
+  get maxSize(): number | null
+  get keep(): number
+  /** Where the next token goes in the buffers of a batch. */
+  get writePosition(): number
+  /** Each row's position, of batches. */
+  get offsets(): Array<number>
+  get leftPadding(): Array<number>
+  /** A cache that shares the buffers. */
+  copy(): NativeCache
+  /** Keys and values, or codes, scales and biases of both. */
+  updateAndFetch(keys: ArrayHandle, values: ArrayHandle): Array<ArrayHandle>
+  /** Appends and attends: `[B, T, H, D]`. `mask` matters where `causal` is false. */
+  attend(queries: ArrayHandle, keys: ArrayHandle, values: ArrayHandle, scale: number, causal: boolean, mask?: ArrayHandle | undefined | null): ArrayHandle
+  /** What the next tokens see. */
+  makeMask(tokens: number, window: number | undefined | null, asArray: boolean): CacheMask
+  trim(n: number): number
+  filter(rows: Array<number>): void
+  repeatRows(times: number): void
+  extend(other: NativeCache): void
+  extract(row: number): NativeCache
+  putRow(row: number, cache: NativeCache): void
+  prepare(leftPadding?: Array<number> | undefined | null, rightPadding?: Array<number> | undefined | null, lengths?: Array<number> | undefined | null): void
+  finalizeRows(): void
+  dropPadding(least: number): number
+  toQuantized(groupSize: number, bits: number): NativeCache
+  reset(): void
+  /** The filled slots: keys and values, or codes, scales and biases of both, or nothing. */
+  state(): Array<ArrayHandle>
+  /** Replaces what it holds by arrays as `state` gives them. */
+  setState(arrays: Array<ArrayHandle>): void
+}
+
 /** A function traced once per combination of shapes and dtypes. */
 export declare class NativeCompiled {
   constructor(fn: ArrayFunction, shapeless: boolean)
@@ -88,18 +133,6 @@ export declare class NativeEngine {
   close(): void
 }
 
-/** Keys and values of one attention layer. */
-export declare class NativeKvCache {
-  constructor()
-  get offset(): number
-  get nbytes(): number
-  updateAndFetch(keys: ArrayHandle, values: ArrayHandle): Array<ArrayHandle>
-  trim(n: number): number
-  reset(): void
-  /** Keys and values of the filled slots, or nothing. */
-  state(): Array<ArrayHandle>
-}
-
 /** A checkpoint in memory, with or without a LoRA adapter. */
 export declare class NativeModel {
   /** Loads a checkpoint folder (`config.json`, safetensors). `onProgress` gets bytes loaded and bytes in all. */
@@ -118,8 +151,13 @@ export declare class NativeModel {
   get vocabSize(): number
   get contextLength(): number
   get eosTokenIds(): Array<number>
-  /** Logits `[B, T, V]` of token ids `[B, T]`. Waits while training holds the model. */
-  forward(inputIds: ArrayHandle): ArrayHandle
+  /**
+   * Logits `[B, T, V]` of token ids `[B, T]`, after what the caches hold, of which there is one per layer. Without caches rows may
+   * begin with padding. On an error the caches are as before. Waits while training holds the model.
+   */
+  forward(inputIds: ArrayHandle, caches?: Array<NativeCache> | undefined | null, leftPadding?: Array<number> | undefined | null): ArrayHandle
+  /** One empty cache per layer: for one row, or for as many as numbers of padding. */
+  newCaches(options: ModelCacheOptions, leftPadding?: Array<number> | undefined | null): Array<NativeCache>
   /** Names as in the checkpoint. */
   parameterNames(): Array<string>
   parameter(name: string): ArrayHandle
@@ -164,6 +202,17 @@ export declare class NativeOptimizer {
   update(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: number, rates: Array<number>): Array<ArrayHandle>
   /** The same where the step's number and the learning rates are part of a graph. */
   lazyUpdate(indices: Array<number>, parameters: Array<ArrayHandle>, gradients: Array<ArrayHandle>, state: Array<ArrayHandle>, number: ArrayHandle, rates: Array<ArrayHandle>): Array<ArrayHandle>
+}
+
+/** Caches of a model's layers by the tokens they have read. */
+export declare class NativePrefixCache {
+  constructor(maxEntries?: number | undefined | null, maxBytes?: number | undefined | null)
+  get size(): number
+  get nbytes(): number
+  fetch(tokens: Array<number>, leave: number): NativePrefixHit | null
+  insert(tokens: Array<number>, caches: Array<NativeCache>, segment: string): boolean
+  trimTo(entries?: number | undefined | null, bytes?: number | undefined | null): void
+  clear(): void
 }
 
 /** Rotary position embeddings with their tables. */
@@ -312,6 +361,24 @@ export interface BuildInfo {
   blas: string
   /** Whether `compile` works here (on the CPU it needs g++ at run time). */
   compileAvailable: boolean
+}
+
+/** A mask: causal, or an array, or none. */
+export interface CacheMask {
+  causal: boolean
+  array?: ArrayHandle
+}
+
+/** What a cache is made of. */
+export interface CacheSpec {
+  /** KVCache, RotatingKVCache, BatchKVCache or BatchRotatingKVCache. */
+  kind: string
+  maxSize?: number
+  keep?: number
+  leftPadding?: Array<number>
+  groupSize?: number
+  /** Codes keys and values. */
+  bits?: number
 }
 
 /** Of `categorical`: a shape or a number of samples, not both. */
@@ -618,6 +685,9 @@ export interface LoadModelOptions {
   dtype?: string
 }
 
+/** Reads a prompt-cache file. */
+export declare function loadPromptCache(path: string, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<PromptCacheFile>
+
 export interface LogprobOptions {
   temperature: number
   /** Under the reference policy. */
@@ -660,6 +730,9 @@ export interface MemoryStats {
   limit: number
 }
 
+/** A batch of caches of one row each. */
+export declare function mergeCaches(caches: Array<NativeCache>): NativeCache
+
 /** Of `meshgrid`. */
 export interface MeshgridOptions {
   /** Leaves the results unbroadcast: each has size 1 on the axes of the others (false). */
@@ -673,6 +746,15 @@ export interface MicroStepResult {
   /** Tokens that counted. */
   tokens: number
   metrics: Record<string, number>
+}
+
+/** Options of a model's caches. */
+export interface ModelCacheOptions {
+  maxKvSize?: number
+  keep?: number
+  kvBits?: number
+  kvGroupSize?: number
+  quantizedKvStart?: number
 }
 
 /** Of `multivariateNormal`. */
@@ -691,6 +773,12 @@ export interface NativeGrpoBatch {
   samplingLogprobs?: Array<Array<number>>
   /** 1 where a token counts; all by default. */
   completionMask?: Array<Array<number>>
+}
+
+/** Caches that hold the first `cached` tokens. */
+export interface NativePrefixHit {
+  caches: Array<NativeCache>
+  cached: number
 }
 
 /** Of `normal`. */
@@ -737,6 +825,13 @@ export interface PrefillEvent {
   request: number
   processed: number
   total: number
+}
+
+/** What a prompt-cache file holds. */
+export interface PromptCacheFile {
+  caches: Array<NativeCache>
+  keys: Array<string>
+  texts: Array<string>
 }
 
 /** Of `qqmm`. */
@@ -828,6 +923,9 @@ export interface RopeOptions {
   /** Wavelengths over 2π in place of `base`, `[dims / 2]`. */
   freqs?: ArrayHandle
 }
+
+/** Writes the caches of a model's layers in mlx-lm's layout. */
+export declare function savePromptCache(path: string, caches: Array<NativeCache>, keys: Array<string>, texts: Array<string>, cancel?: Cancel | undefined | null, onProgress?: (loaded: number, total: number) => void): Promise<void>
 
 /** Of `scaledDotProductAttention`. */
 export interface ScaledDotProductAttentionOptions {

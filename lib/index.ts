@@ -5,6 +5,7 @@
  * @document ../docs/install.md
  * @document ../docs/arrays.md
  * @document ../docs/hub.md
+ * @document ../docs/caches.md
  * @document ../docs/chat.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
@@ -90,7 +91,35 @@ export type { DeviceName } from './device.js';
 export { checkpoint, compile, grad, valueAndGrad, vjp } from './transforms.js';
 export * as mx from './mx.js';
 export * as nn from './nn/index.js';
-export { KVCache } from './cache.js';
+export {
+  BatchCache,
+  BatchKVCache,
+  BatchRotatingKVCache,
+  canTrimPromptCache,
+  KVCache,
+  LayerCache,
+  loadPromptCache,
+  makePromptCache,
+  PrefixCache,
+  QuantizedKVCache,
+  RotatingKVCache,
+  savePromptCache,
+  trimPromptCache,
+} from './cache/index.js';
+export type {
+  AttendOptions,
+  CacheMask,
+  LoadedPromptCache,
+  MakeMaskOptions,
+  ModelCache,
+  PrefixCacheOptions,
+  PrefixHit,
+  PromptCacheOptions,
+  QuantizedArrays,
+  QuantizeOptions,
+  RotatingOptions,
+  SavePromptCacheOptions,
+} from './cache/index.js';
 export * as optim from './optim/index.js';
 export { Adafactor, Adam, AdamW, Lion, Muon, RMSprop, SGD } from './optim/index.js';
 export {

@@ -241,7 +241,7 @@ function writeSync(job: Job): void {
   guard(() => native().io.saveSync(...saveArguments(job)));
 }
 
-function pathOf(path: string | URL): string {
+export function pathOf(path: string | URL): string {
   if (path instanceof URL) {
     if (path.protocol !== 'file:') {
       throw new MlxError('ERR_MLX_ARGUMENT', `files are read from paths and file: URLs, not from ${path.href}`);
@@ -263,7 +263,7 @@ function loadOptions<O extends LoadFileOptions & FileWorkOptions>(
   return Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== undefined));
 }
 
-function reporter(
+export function reporter(
   onProgress: ((progress: FileProgress) => void) | undefined,
 ): ((loaded: number, total: number) => void) | undefined {
   if (onProgress === undefined) return undefined;

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { operand } from './array/convert.js';
-import { wrap } from './array/core.js';
-import type { ArrayLike, MxArray } from './array/core.js';
+import { handleOf, MxArray, wrap } from './array/core.js';
+import type { ArrayLike } from './array/core.js';
+import { array } from './array/create.js';
+import { nativeCaches } from './cache/base.js';
+import type { LayerCache } from './cache/base.js';
 import { templateMessages } from './chat/messages.js';
 import type { ChatMessage } from './chat/messages.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
@@ -57,6 +59,35 @@ export interface LoadOptions extends HubOptions {
   adapter?: string;
   onProgress?: (progress: LoadProgress) => void;
   signal?: AbortSignal;
+}
+
+export interface ForwardOptions {
+  /** One cache per layer, which get the new tokens. */
+  cache?: readonly LayerCache[];
+  /** [B, T], 1 for tokens and 0 for padding, which stands on the left of rows. Without a cache: a batch cache knows its rows' padding. */
+  attentionMask?: ArrayLike;
+}
+
+/** How many zeros each row of a mask begins with; there are no others. */
+function leftPaddingOf(attentionMask: ArrayLike, shape: readonly number[]): number[] {
+  const mask = array(attentionMask).astype('int32');
+  if (mask.ndim !== 2 || mask.shape.some((size, axis) => size !== shape[axis])) {
+    const [found, wanted] = [mask.shape.join(', '), shape.join(', ')];
+    throw new MlxError(
+      'ERR_MLX_SHAPE',
+      `an attention mask has the shape of the token ids, [${wanted}], not [${found}]`,
+    );
+  }
+  return (mask.toArray() as number[][]).map((row, i) => {
+    const first = row.indexOf(1);
+    if (first < 0 || row.some((value, at) => value !== (at < first ? 0 : 1))) {
+      throw new MlxError(
+        'ERR_MLX_ARGUMENT',
+        `row ${i} of the attention mask must be zeros and then ones, padding on the left of at least one token`,
+      );
+    }
+    return first;
+  });
 }
 
 export interface GenerateBatchOptions extends Omit<GenerateOptions, 'n' | 'onProgress' | 'logitsProcessors'> {
@@ -197,9 +228,21 @@ export class LanguageModel {
     });
   }
 
-  /** Logits [B, T, V] of `inputIds` [B, T]. */
-  forward(inputIds: ArrayLike): MxArray {
-    return guard(() => wrap(this.handle.forward(operand(inputIds))));
+  /**
+   * Logits [B, T, V] of `inputIds` [B, T]. With a `cache` (see `makePromptCache`) the tokens follow those that it holds and are added to it.
+   *
+   * @example
+   * const cache = makePromptCache(model);
+   * model.forward([promptIds], { cache });
+   * const next = model.forward([[token]], { cache });
+   */
+  forward(inputIds: ArrayLike, options?: ForwardOptions): MxArray {
+    const { cache, attentionMask } = options ?? {};
+    if (options !== undefined) rejectUnknownKeys(options, ['cache', 'attentionMask'], 'forward()');
+    const layers = cache === undefined ? null : nativeCaches(cache, 'forward()');
+    const ids = inputIds instanceof MxArray ? inputIds : array(inputIds);
+    const padding = attentionMask === undefined ? null : leftPaddingOf(attentionMask, ids.shape);
+    return guard(() => wrap(this.handle.forward(handleOf(ids), layers, padding)));
   }
 
   /**

@@ -3,7 +3,8 @@ import { known } from '../array/convert.js';
 import { MxArray } from '../array/core.js';
 import type { Dtype } from '../array/core.js';
 import { array } from '../array/create.js';
-import type { KVCache } from '../cache.js';
+import { BatchCache } from '../cache/base.js';
+import type { LayerCache } from '../cache/base.js';
 import { MlxError } from '../errors.js';
 import * as native from '../generated/nn.js';
 import { reshape, transpose } from '../generated/ops.js';
@@ -111,17 +112,24 @@ export class Attention extends Module {
     if (rope !== false) this.rope = rope instanceof RoPE ? rope : new RoPE(this.headDim, rope);
   }
 
-  /** `x` `[B, T, dims]` to the same shape; new keys and values go into the cache. */
-  forward(x: MxArray, mask?: AttentionMask, cache?: KVCache | null): MxArray {
+  /**
+   * `x` `[B, T, dims]` to the same shape; new keys and values go into the cache. Without a mask all keys are seen; `cache.makeMask(T)` is the
+   * mask of the next T tokens.
+   */
+  forward(x: MxArray, mask?: AttentionMask, cache?: LayerCache | null): MxArray {
     let queries = splitHeads(this.qProj.forward(x), this.numHeads, this.qNorm);
     let keys = splitHeads(this.kProj.forward(x), this.numKeyValueHeads, this.kNorm);
-    let values = splitHeads(this.vProj.forward(x), this.numKeyValueHeads);
+    const values = splitHeads(this.vProj.forward(x), this.numKeyValueHeads);
     if (this.rope !== undefined) {
-      const offset = cache?.offset ?? 0;
+      const offset = cache instanceof BatchCache ? array(cache.getOffsets(), 'int32') : (cache?.offset ?? 0);
       [queries, keys] = [this.rope.forward(queries, offset), this.rope.forward(keys, offset)];
     }
-    if (cache !== undefined && cache !== null) [keys, values] = cache.updateAndFetch(keys, values);
-    return this.oProj.forward(attend(queries, keys, values, 1 / Math.sqrt(this.headDim), mask)) as MxArray;
+    const scale = 1 / Math.sqrt(this.headDim);
+    if (cache === undefined || cache === null) {
+      return this.oProj.forward(attend(queries, keys, values, scale, mask)) as MxArray;
+    }
+    const attended = transpose(cache.attend(queries, keys, values, { scale, mask: mask ?? null }), [0, 2, 1, 3]);
+    return this.oProj.forward(reshape(attended, [x.shape[0]!, x.shape[1]!, this.numHeads * this.headDim])) as MxArray;
   }
 }
 

@@ -1,7 +1,7 @@
 /** Blocks of transformers. */
 import { known } from '../array/convert.js';
 import type { MxArray } from '../array/core.js';
-import type { KVCache } from '../cache.js';
+import type { LayerCache } from '../cache/base.js';
 import { add } from '../generated/ops.js';
 import * as native from '../generated/nn.js';
 import { relu } from './activations.js';
@@ -55,7 +55,7 @@ export class TransformerBlock extends Module {
     this.postAttentionLayernorm = new RMSNorm(dims, { eps });
   }
 
-  forward(x: MxArray, mask?: AttentionMask, cache?: KVCache | null): MxArray {
+  forward(x: MxArray, mask?: AttentionMask, cache?: LayerCache | null): MxArray {
     const attended = add(x, this.selfAttn.forward(this.inputLayernorm.forward(x), mask, cache));
     return add(attended, this.mlp.forward(this.postAttentionLayernorm.forward(attended)));
   }

@@ -2,7 +2,7 @@
 
 use super::kv::KvCache;
 use super::placement::{MaskShape, Offsets, Placement};
-use super::store::{Fetched, Store, check_rows, check_times};
+use super::store::{Fetched, Store, check_rows, check_times, roomy};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
 
@@ -176,7 +176,8 @@ impl BatchKvCache {
         let mut padding = pick(&self.padding);
         let common = common_padding(&padding).min(self.len);
         if self.len > 0 {
-            self.store = self.store.slots(common, self.len)?.take_rows(rows)?;
+            // With the spare slots, so that the next token needs no other copy.
+            self.store = self.store.slots(common, self.store.capacity())?.take_rows(rows)?;
         }
         padding.iter_mut().for_each(|slots| *slots -= common);
         self.padding = padding;
@@ -217,7 +218,7 @@ impl BatchKvCache {
         let len = self.len.max(other.len);
         if let Some(layout) = stores.iter().find(|store| !store.is_empty()) {
             let rows = [self.rows(), other.rows()];
-            let moved = stores.iter().zip(rows).map(|(store, rows)| store.aligned_right(layout, rows, len));
+            let moved = stores.iter().zip(rows).map(|(store, rows)| store.aligned_right(layout, rows, len, roomy(len)));
             self.store = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
         }
         self.padding = [(&*self, self.len), (other, other.len)]
@@ -253,7 +254,7 @@ impl BatchKvCache {
         let padding: Vec<i32> = caches.iter().map(|cache| len - cache.len).collect();
         let store = match stores.iter().find(|store| !store.is_empty()) {
             Some(layout) => {
-                let moved = stores.iter().map(|store| store.aligned_right(layout, 1, len));
+                let moved = stores.iter().map(|store| store.aligned_right(layout, 1, len, roomy(len)));
                 Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?
             }
             None => Store::new(stores[0].encoding()),
@@ -274,10 +275,10 @@ impl BatchKvCache {
         let len = self.len + more;
         if cache.len > 0 {
             let room = match (self.len, more) {
-                (0, _) => new.zeros(self.rows(), 0)?.grown(0, len)?,
+                (0, _) => new.zeros(self.rows(), roomy(len))?,
                 (_, 0) if held.encoding() == self.encoding() => self.store.clone(),
                 (_, 0) => held,
-                _ => held.shifted(more)?,
+                _ => held.aligned_right(&held, self.rows(), len, roomy(len))?,
             };
             // What is dropped here and at the end held the buffers: nobody does when they are written to.
             self.store = room.write(&new, row, len - cache.len)?;

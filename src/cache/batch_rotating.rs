@@ -355,7 +355,7 @@ impl BatchRotatingKvCache {
         let filled = self.filled.max(other.filled);
         if let Some(layout) = stores.iter().find(|store| !store.is_empty()) {
             let rows = [self.rows(), other.rows()];
-            let moved = stores.iter().zip(rows).map(|(store, rows)| store.aligned_right(layout, rows, filled));
+            let moved = stores.iter().zip(rows).map(|(store, rows)| store.aligned_right(layout, rows, filled, filled));
             self.store = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
         }
         self.padding = [(&*self, self.filled), (other, other.filled)]
@@ -411,7 +411,7 @@ impl BatchRotatingKvCache {
             batch.store = stores[0].clone();
             return Ok(batch);
         };
-        let moved = stores.iter().map(|store| store.aligned_right(layout, 1, filled));
+        let moved = stores.iter().map(|store| store.aligned_right(layout, 1, filled, filled));
         batch.store = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
         batch.padding = stores.iter().map(|store| filled - store.capacity()).collect();
         batch.offsets = caches.iter().map(|cache| cache.offset()).collect();
@@ -432,7 +432,11 @@ impl BatchRotatingKvCache {
             after.store = held;
             let more = (length - self.filled).max(0);
             if more > 0 {
-                after.store = if self.filled == 0 { new.zeros(self.rows(), length)? } else { after.held()?.shifted(more)? };
+                after.store = if self.filled == 0 {
+                    new.zeros(self.rows(), length)?
+                } else {
+                    after.held()?.aligned_right(&new, self.rows(), length, length)?
+                };
                 after.padding.iter_mut().for_each(|slots| *slots += more);
                 (after.filled, after.next) = (length, length);
             }

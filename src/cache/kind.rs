@@ -69,6 +69,16 @@ impl Cache {
         each!(self, cache => cache.placement(tokens, window))
     }
 
+    /// How many keys the next tokens see or could.
+    pub fn keys_after(&self, tokens: i32) -> i32 {
+        let held = match self {
+            Cache::Rotating(cache) => cache.len().min(cache.max_size() - 1),
+            Cache::BatchRotating(cache) => cache.len().min(cache.max_size() - 1),
+            cache => cache.len(),
+        };
+        held + tokens
+    }
+
     /// Slots that the next token sees beside its own, padding included.
     pub fn len(&self) -> i32 {
         each!(self, cache => cache.len())
@@ -228,6 +238,28 @@ impl Cache {
     /// Keys and values (or codes, scales and biases of both) of the filled slots, in order of time; nothing of an empty cache.
     pub fn state(&self) -> Result<Vec<Array>> {
         each!(self, cache => cache.state())
+    }
+
+    /// Replaces what is held by arrays as `state` gives them, all of whose slots count. On an error the cache is as before.
+    pub fn set_state(&mut self, parts: Vec<Array>) -> Result<()> {
+        let encoding = match parts.len() {
+            6 => Some(self.encoding().ok_or_else(|| Error::Argument("six arrays are the state of a quantised cache".into()))?),
+            _ => None,
+        };
+        let slots = parts.first().map_or(0, |part| if part.ndim() == 4 { part.dim(2) } else { 0 });
+        *self = match self {
+            Cache::Kv(cache) => cache.with_parts(parts, encoding)?.into(),
+            Cache::Rotating(cache) => {
+                RotatingKvCache::from_parts(parts, encoding, slots, cache.keep(), cache.max_size(), slots)?.into()
+            }
+            Cache::Batch(cache) => BatchKvCache::from_parts(parts, encoding, None, cache.left_padding())?.into(),
+            Cache::BatchRotating(cache) => {
+                let offsets: Vec<i32> = cache.left_padding().iter().map(|padding| slots - padding).collect();
+                let (max_size, padding) = (cache.max_size(), cache.left_padding());
+                BatchRotatingKvCache::from_parts(parts, encoding, max_size, &offsets, padding, slots, slots)?.into()
+            }
+        };
+        Ok(())
     }
 
     pub fn reset(&mut self) {

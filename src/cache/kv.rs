@@ -55,6 +55,13 @@ impl KvCache {
         Ok(KvCache { store, len, ..Self::default() })
     }
 
+    /// A cache like this one that holds these buffers.
+    pub fn with_parts(&self, parts: Vec<Array>, encoding: Option<Quantization>) -> Result<Self> {
+        let encoding = if parts.is_empty() { self.encoding() } else { encoding };
+        let other = Self::from_parts(parts, encoding, None)?;
+        Ok(KvCache { exact: self.exact, later: self.later, ..other })
+    }
+
     /// Filled slots per row.
     pub fn len(&self) -> i32 {
         self.len
@@ -128,7 +135,7 @@ impl KvCache {
     pub fn filter(&mut self, rows: &[i32]) -> Result<()> {
         let Some(count) = self.rows() else { return Ok(()) };
         check_rows(rows, count)?;
-        self.store = self.held()?.take_rows(rows)?;
+        self.store = self.store.take_rows(rows)?;
         Ok(())
     }
 

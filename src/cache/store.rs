@@ -165,9 +165,18 @@ impl Store {
         Ok([stores.next().unwrap_or_default(), stores.next().unwrap_or_default()])
     }
 
-    /// The slots of this store behind as many of zeros as make `slots`; all zeros, for `rows` rows of a layout, where it is empty.
-    pub fn aligned_right(&self, layout: &Store, rows: i32, slots: i32) -> Result<Store> {
-        if self.is_empty() { layout.zeros(rows, slots) } else { self.shifted(slots - self.capacity()) }
+    /// The slots of this store up to `slots` of `capacity`, with zeros around them; all zeros, for `rows` rows of a layout, where it is
+    /// empty.
+    pub fn aligned_right(&self, layout: &Store, rows: i32, slots: i32, capacity: i32) -> Result<Store> {
+        if self.is_empty() {
+            return layout.zeros(rows, capacity);
+        }
+        let (left, right) = (slots - self.capacity(), capacity - slots);
+        self.map(|part| {
+            let zeros = |slots| (slots > 0).then(|| zeros_like(part, part.dim(0), slots)).transpose();
+            let pieces: Vec<Array> = [zeros(left)?, Some(part.clone()), zeros(right)?].into_iter().flatten().collect();
+            if pieces.len() == 1 { Ok(part.clone()) } else { ops::concatenate(&pieces, 2) }
+        })
     }
 
     /// This store, or its codes if that is due: `later` says how, and from how many tokens on.
@@ -229,14 +238,6 @@ impl Store {
 
     pub fn repeat_rows(&self, times: i32) -> Result<Store> {
         self.map(|part| part.repeat(times, 0))
-    }
-
-    /// `slots` more of zeros in front.
-    pub fn shifted(&self, slots: i32) -> Result<Store> {
-        if slots == 0 {
-            return Ok(self.clone());
-        }
-        self.map(|part| ops::concatenate(&[&zeros_like(part, part.dim(0), slots)?, part], 2))
     }
 
     /// Each row's slots moved right by its own number, those that fall off the end coming in at the front.
@@ -326,6 +327,11 @@ impl Store {
 
 fn zeros_like(part: &Array, rows: i32, slots: i32) -> Result<Array> {
     ops::zeros(&[rows, part.dim(1), slots, part.dim(3)], part.dtype())
+}
+
+/// A capacity that holds `slots` and the next one.
+pub(super) fn roomy(slots: i32) -> i32 {
+    (slots / STEP).saturating_add(1).saturating_mul(STEP)
 }
 
 /// Refuses row numbers that do not exist.

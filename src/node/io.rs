@@ -95,10 +95,10 @@ impl FileContents {
     }
 }
 
-type OnProgress<'a> = Function<'a, FnArgs<(f64, f64)>, ()>;
+pub(super) type OnProgress<'a> = Function<'a, FnArgs<(f64, f64)>, ()>;
 
 /// Reports to JavaScript, and ends the work when its signal says so.
-fn progress(cancel: Option<&Cancel>, on_progress: Option<OnProgress>) -> js::Result<Progress> {
+pub(super) fn progress(cancel: Option<&Cancel>, on_progress: Option<OnProgress>) -> js::Result<Progress> {
     let report = on_progress
         .map(|callback| {
             callback.build_threadsafe_function().weak::<true>().callee_handled::<false>().max_queue_size::<64>().build()

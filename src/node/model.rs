@@ -3,19 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use napi::bindgen_prelude::{FnArgs, Function, Object};
+use napi::bindgen_prelude::{ClassInstance, FnArgs, Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use super::ArrayHandle;
+use super::cache::{ModelCacheOptions, NativeCache};
 use super::cancel::{Cancel, flag};
 use super::engine::NativeEngine;
 use super::error::{self as js, argument};
 use super::generation::{BatchProgress, EngineOptions, GenerateOptions, generate_batch};
 use super::promise;
 use super::tokenizer::NativeTokenizer;
-use crate::mlx::{Dtype, Error, Result, memory};
+use super::{ArrayHandle, integers};
+use crate::cache::Cache;
+use crate::mlx::{Array, Dtype, Error, Result, memory};
 use crate::models::{self, Forward, LoadOptions, LoraConfig, Model};
 use crate::runtime;
 
@@ -222,9 +224,15 @@ impl NativeModel {
         self.eos_token_ids.clone()
     }
 
-    /// Logits `[B, T, V]` of token ids `[B, T]`. Waits while training holds the model.
+    /// Logits `[B, T, V]` of token ids `[B, T]`, after what the caches hold, of which there is one per layer. Without caches rows may
+    /// begin with padding. On an error the caches are as before. Waits while training holds the model.
     #[napi]
-    pub fn forward(&self, input_ids: ArrayHandle) -> js::Result<ArrayHandle> {
+    pub fn forward(
+        &self,
+        input_ids: ArrayHandle,
+        caches: Option<Vec<ClassInstance<NativeCache>>>,
+        left_padding: Option<Vec<f64>>,
+    ) -> js::Result<ArrayHandle> {
         let ids = &*input_ids;
         if ids.ndim() != 2 || !matches!(ids.dtype(), Dtype::Int32 | Dtype::Uint32) || ids.size() == 0 {
             return Err(Error::Shape(format!(
@@ -238,10 +246,32 @@ impl NativeModel {
         if let Some(id) = values.iter().find(|&&id| id < 0 || id >= self.vocab_size as i32) {
             return Err(Error::Argument(format!("token {id} is outside the vocabulary of {}", self.vocab_size)).into());
         }
+        let padding = left_padding.map(|padding| integers("leftPadding", &padding)).transpose()?;
+        let padding = padding.map(|padding| Array::from_slice(&padding, &[padding.len() as i32])).transpose()?;
         let model = self.shared.lock()?;
         let ids = ids.astype(Dtype::Int32)?;
-        let hidden = model.net.hidden(Forward { ids: &ids, left_padding: None, caches: None })?;
-        Ok(model.net.logits(&hidden)?.into())
+        let mut instances = caches;
+        let mut caches: Option<Vec<Cache>> =
+            instances.as_ref().map(|caches| caches.iter().map(|cache| cache.cache.clone()).collect());
+        let input = Forward { ids: &ids, left_padding: padding.as_ref(), caches: caches.as_deref_mut() };
+        let logits = model.net.logits(&model.net.hidden(input)?)?;
+        for (instance, cache) in instances.iter_mut().flatten().zip(caches.into_iter().flatten()) {
+            instance.cache = cache;
+        }
+        Ok(logits.into())
+    }
+
+    /// One empty cache per layer: for one row, or for as many as numbers of padding.
+    #[napi]
+    pub fn new_caches(&self, options: ModelCacheOptions, left_padding: Option<Vec<f64>>) -> js::Result<Vec<NativeCache>> {
+        let options = options.parse()?;
+        let padding = left_padding.map(|padding| integers("leftPadding", &padding)).transpose()?;
+        let model = self.shared.lock()?;
+        let caches = match padding {
+            Some(padding) => model.net.new_batch_caches_with(&padding, &options)?,
+            None => model.net.new_caches_with(&options)?,
+        };
+        Ok(caches.into_iter().map(|cache| NativeCache { cache }).collect())
     }
 
     /// Names as in the checkpoint.
