@@ -193,6 +193,8 @@ export abstract class LayerCache {
   }
 }
 
+const listOf = (numbers?: readonly number[]): number[] | null => (numbers === undefined ? null : [...numbers]);
+
 /** A cache of several rows of different lengths, padded on the left to a common write position. */
 export abstract class BatchCache extends LayerCache {
   /** The write position: slots per row, padding included. */
@@ -220,8 +222,7 @@ export abstract class BatchCache extends LayerCache {
     lengths?: readonly number[];
   }): void {
     const given = known(options, ['leftPadding', 'rightPadding', 'lengths'], 'prepare()');
-    const list = (numbers?: readonly number[]): number[] | null => (numbers === undefined ? null : [...numbers]);
-    guard(() => this.native.prepare(list(given.leftPadding), list(given.rightPadding), list(given.lengths)));
+    guard(() => this.native.prepare(listOf(given.leftPadding), listOf(given.rightPadding), listOf(given.lengths)));
   }
 
   /** Moves padding from the right of rows to their left, so that all end at the write position. */

@@ -322,7 +322,7 @@ fn experts_in_every_form_are_the_same_model() {
         let scratch = Scratch::new();
         std::fs::copy(dir.join("config.json"), scratch.0.join("config.json")).unwrap();
         let sources: Vec<Source> = tensors.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
-        write_safetensors(&scratch.0.join("model.safetensors"), &sources).unwrap();
+        write_safetensors(&scratch.0.join("model.safetensors"), &sources.iter().collect::<Vec<_>>()).unwrap();
         scratch
     };
     for (form, tensors) in [("stacked", &stacked), ("fused", &fused)] {
