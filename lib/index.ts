@@ -7,6 +7,7 @@
  * @document ../docs/hub.md
  * @document ../docs/caches.md
  * @document ../docs/chat.md
+ * @document ../docs/cli.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md

@@ -95,13 +95,15 @@ describe('a chat over a pipe', () => {
 
   it('sets, shows and takes back settings and the system message', async () => {
     const input =
-      '/set\n/set temp=0.5\n/set top-k 7\n/set max_tokens=20\n/set top_k=\n/system Be brief.\nhello\n/system\n/system ""\n/system\n';
+      '/set\n/set temp=0.5\n/set top-k 7\n/set thinking=off\n/set max_tokens=20\n/set top_k=\n/set thinking=\n/system Be brief.\nhello\n/system\n/system ""\n/system\n';
     const { stderr, model, conversation } = await pipe(input, 'Hi.');
-    expect(stderr.split('\n').slice(0, 9)).toEqual([
+    expect(stderr.split('\n').slice(0, 11)).toEqual([
       "All settings are the checkpoint's.",
       'temperature=0.5',
       'temperature=0.5  topK=7',
-      'temperature=0.5  topK=7  maxTokens=20',
+      'temperature=0.5  topK=7  enableThinking=false',
+      'temperature=0.5  topK=7  enableThinking=false  maxTokens=20',
+      'temperature=0.5  enableThinking=false  maxTokens=20',
       'temperature=0.5  maxTokens=20',
       'The system message is set.',
       'Be brief.',

@@ -207,11 +207,16 @@ export function givenSampling(command: Command): Settings {
 
 const squash = (name: string): string => name.replace(/[-_]/g, '').toLowerCase();
 
+const otherNames: Record<string, string> = { temp: 'temperature', thinking: 'enableThinking' };
+
+/** The library's name of a setting, where a person may call it otherwise. */
+export const settingName = (name: string): string => otherNames[name.replace(/^--/, '')] ?? name.replace(/^--/, '');
+
 /** A setting by its name, in whatever spelling, and its value from a text. */
 export function readSetting(name: string, text: string): [key: string, value: unknown] {
-  const plain = name.replace(/^--/, '');
-  const key = plain === 'temp' ? 'temperature' : nearestName(plain, settingNames);
-  if (key === undefined || (plain !== 'temp' && squash(key) !== squash(plain)))
+  const plain = settingName(name);
+  const key = nearestName(plain, settingNames);
+  if (key === undefined || squash(key) !== squash(plain))
     throw new UsageError(
       `there is no setting '${name}'${key === undefined ? `; there are ${settingNames.join(', ')}` : `: did you mean '${key}'?`}`,
     );

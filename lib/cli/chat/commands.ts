@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { homedir } from 'node:os';
 import { nearestName } from '../../options.js';
 import { UsageError } from '../io.js';
-import { readSetting, settingNames } from '../sampling.js';
+import { readSetting, settingName, settingNames } from '../sampling.js';
 import type { Settings } from '../sampling.js';
 import type { Conversation } from './conversation.js';
 
@@ -104,7 +104,7 @@ function changed(settings: Settings, text: string): Settings {
   if (match === null) throw new UsageError('/set takes name=value, such as /set temperature=0.7');
   const [, name = '', value = ''] = match;
   if (value !== '') return { ...settings, ...Object.fromEntries([readSetting(name, value)]) };
-  const key = nearestName(name === 'temp' ? 'temperature' : name, Object.keys(settings));
+  const key = nearestName(settingName(name), Object.keys(settings));
   return Object.fromEntries(Object.entries(settings).filter(([other]) => other !== key));
 }
 
