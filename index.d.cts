@@ -461,15 +461,15 @@ export declare function defaultDevice(): string
 /** Of `dequantize`. */
 export interface DequantizeOptions {
   /** As it was packed. */
-  groupSize?: number
-  /** As it was packed. */
-  bits?: number
-  /** As it was packed, `affine` unless named. */
-  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
-  /** As it was packed. */
   globalScale?: ArrayHandle
   /** Unless named that of the scales (affine) or bfloat16. */
   dtype?: DtypeName
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
 /** What MLX knows about a device. */
@@ -551,14 +551,14 @@ export interface GatherQmmOptions {
   rhsIndices?: ArrayHandle
   /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean
-  /** As it was packed. */
-  groupSize?: number
-  /** As it was packed. */
-  bits?: number
-  /** As it was packed, `affine` unless named. */
-  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
   /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
 /** Of `gatherQqmm`. */
@@ -569,18 +569,18 @@ export interface GatherQqmmOptions {
   lhsIndices?: ArrayHandle
   /** Which matrices of `w`. */
   rhsIndices?: ArrayHandle
-  /** As `w` is packed. */
-  groupSize?: number
-  /** As `w` is packed. */
-  bits?: number
-  /** How both sides are coded, `nvfp4` unless named. */
-  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
   /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayHandle
   /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayHandle
   /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
 export interface GenerateOptions {
@@ -659,6 +659,24 @@ export interface GumbelOptions {
 
 /** Whether operations can be placed on a device. */
 export declare function isAvailable(device: string): boolean
+
+/** Of `istft`; as for `stft`, but that `onesided` is true unless told. */
+export interface IstftOptions {
+  /** Samples from one stretch to the next, `nFft / 4` unless given. */
+  hopLength?: number
+  /** Length of the window of ones that is used without a window, `nFft` unless given. */
+  winLength?: number
+  /** Factors `[at most nFft]` of each stretch, centred in it. */
+  window?: ArrayHandle
+  /** Whether a stretch is centred at its place, for which the signal is padded by `nFft / 2` at both ends (true). */
+  center?: boolean
+  /** The result is cut, or padded with zeros, to this many samples. */
+  length?: number
+  /** As for the other transforms. */
+  norm?: 'backward' | 'ortho' | 'forward'
+  /** Whether only the frequencies from 0 on are there. */
+  onesided?: boolean
+}
 
 /** Of `laplace`. */
 export interface LaplaceOptions {
@@ -838,27 +856,27 @@ export interface PromptCacheFile {
 export interface QqmmOptions {
   /** Of a packed `w`; without them `w` is floating and packed on the way. */
   scales?: ArrayHandle
-  /** As `w` is packed. */
-  groupSize?: number
-  /** As `w` is packed. */
-  bits?: number
-  /** How both sides are coded, `nvfp4` unless named. */
-  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
   /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayHandle
   /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayHandle
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
 /** Of `quantizedMatmul`. */
 export interface QuantizedMatmulOptions {
   /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean
-  /** As it was packed. */
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
-  /** As it was packed. */
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
   bits?: number
-  /** As it was packed, `affine` unless named. */
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
   mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
@@ -874,14 +892,14 @@ export interface QuantizedWeight {
 
 /** Of `quantize`. */
 export interface QuantizeOptions {
+  /** The largest absolute value of the tensor, one number; nvfp4 only. */
+  globalScale?: ArrayHandle
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
   /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
   bits?: number
-  /** How numbers are coded, `affine` unless named. */
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
   mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
-  /** The largest absolute value of the tensor, one number; nvfp4 only. */
-  globalScale?: ArrayHandle
 }
 
 /** Of `randint`. */
@@ -972,6 +990,24 @@ export interface SftRow {
 export interface SoftmaxOptions {
   /** Accumulates half precision in float32 (false). */
   precise?: boolean
+}
+
+/** Of `stft`. */
+export interface StftOptions {
+  /** Samples from one stretch to the next, `nFft / 4` unless given. */
+  hopLength?: number
+  /** Length of the window of ones that is used without a window, `nFft` unless given. */
+  winLength?: number
+  /** Factors `[at most nFft]` of each stretch, centred in it. */
+  window?: ArrayHandle
+  /** Whether a stretch is centred at its place, for which the signal is padded by `nFft / 2` at both ends (true). */
+  center?: boolean
+  /** What the signal is padded with: itself in reverse (`reflect`, default), its ends (`edge`) or zeros (`constant`). */
+  padMode?: 'reflect' | 'edge' | 'constant'
+  /** As for the other transforms. */
+  norm?: 'backward' | 'ortho' | 'forward'
+  /** Whether only the frequencies from 0 on are there. */
+  onesided?: boolean
 }
 
 /** Waits until everything that has been started is done. */
@@ -1171,6 +1207,11 @@ export declare namespace fft {
   export function irfft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** The inverse of `rfftn`: real numbers. */
   export function irfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /**
+   * The inverse of `stft`: `[.., frequencies, stretches]` to float32 `[.., samples]`. `nFft` is `2 (frequencies - 1)` (all frequencies where these are
+   * not one-sided) unless given.
+   */
+  export function istft(x: ArrayHandle, nFft: number | undefined | null, options: IstftOptions): ArrayHandle
   /** The transform of real numbers: only the `n / 2 + 1` frequencies from 0 on. */
   export function rfft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
   /** `fft2` of real numbers: of the last axis only the frequencies from 0 on. */
@@ -1179,6 +1220,8 @@ export declare namespace fft {
   export function rfftfreq(n: number, d?: number | undefined | null): ArrayHandle
   /** `fftn` of real numbers: of the last axis only the frequencies from 0 on. */
   export function rfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
+  /** The short-time transform: of overlapping stretches of `nFft` (2048) samples of the last axis, complex64 `[.., frequencies, stretches]`. */
+  export function stft(x: ArrayHandle, nFft: number | undefined | null, options: StftOptions): ArrayHandle
 }
 
 export declare namespace io {
@@ -1520,7 +1563,7 @@ export declare namespace ops {
    * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
    * overlap fully) or `same` (the middle of `full`, as long as the longer one).
    */
-  export function convolve(a: ArrayHandle, v: ArrayHandle, mode?: 'full' | 'valid' | 'same' | undefined | null): ArrayHandle
+  export function convolve(a: ArrayHandle, v: ArrayHandle, mode?: string | undefined | null): ArrayHandle
   /** The gradient of `conv1d` with respect to its input: `[N, L, C_in]` and `[C_out, K, C_in / groups]` to `[N, L', C_out]`. */
   export function convTranspose1d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
   /** The gradient of `conv2d` with respect to its input: `[N, H, W, C_in]` to `[N, H', W', C_out]`. */

@@ -137,7 +137,8 @@ function targets() {
     }
   };
   add('mx', mx);
-  for (const [space, holder] of Object.entries(mx)) if (typeof holder === 'object') add(`mx.${space}`, holder);
+  for (const [space, holder] of Object.entries(mx))
+    if (typeof holder === 'object' && holder !== null) add(`mx.${space}`, holder);
   for (const name of Object.getOwnPropertyNames(MxArray.prototype)) {
     const { value } = Object.getOwnPropertyDescriptor(MxArray.prototype, name);
     if (typeof value !== 'function' || name === 'constructor' || left.test(name)) continue;

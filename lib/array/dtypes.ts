@@ -4,6 +4,7 @@ import { nearestName } from '../options.js';
 import { MxArray } from './core.js';
 import type { Dtype } from './core.js';
 import { describeValue } from './describe.js';
+import { list } from './guards.js';
 
 export const bool_ = 'bool';
 export const uint8 = 'uint8';
@@ -155,12 +156,14 @@ export function issubdtype(a: Dtype | DtypeCategory, b: Dtype | DtypeCategory): 
 /** Whether a dtype is one of these, or of one of these kinds. */
 export function isdtype(dtype: Dtype, kind: Dtype | DtypeKind | readonly (Dtype | DtypeKind)[]): boolean {
   const own = dtypeOf('isdtype', dtype);
-  return (Array.isArray(kind) ? (kind as readonly (Dtype | DtypeKind)[]) : [kind as Dtype | DtypeKind]).some((one) => {
-    if (isDtype(one)) return one === own;
-    if (!Object.hasOwn(kinds, one))
-      throw unknownName('isdtype', one, [...Object.keys(kinds), ...Object.keys(families)]);
-    return kinds[one].some((family) => issubdtype(own, family));
-  });
+  return (Array.isArray(list(kind)) ? (kind as readonly (Dtype | DtypeKind)[]) : [kind as Dtype | DtypeKind]).some(
+    (one) => {
+      if (isDtype(one)) return one === own;
+      if (!Object.hasOwn(kinds, one))
+        throw unknownName('isdtype', one, [...Object.keys(kinds), ...Object.keys(families)]);
+      return kinds[one].some((family) => issubdtype(own, family));
+    },
+  );
 }
 
 /** What a floating dtype can hold. */

@@ -97,15 +97,15 @@ export interface CumulativeOptions {
 /** Of `dequantize`. */
 export interface DequantizeOptions {
   /** As it was packed. */
-  groupSize?: number;
-  /** As it was packed. */
-  bits?: number;
-  /** As it was packed, `affine` unless named. */
-  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
-  /** As it was packed. */
   globalScale?: ArrayLike;
   /** Unless named that of the scales (affine) or bfloat16. */
   dtype?: Dtype;
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number;
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number;
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
 }
 
 /** Of `gatherMm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
@@ -126,14 +126,14 @@ export interface GatherQmmOptions {
   rhsIndices?: ArrayLike;
   /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean;
-  /** As it was packed. */
-  groupSize?: number;
-  /** As it was packed. */
-  bits?: number;
-  /** As it was packed, `affine` unless named. */
-  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
   /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean;
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number;
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number;
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
 }
 
 /** Of `gatherQqmm`. */
@@ -144,18 +144,18 @@ export interface GatherQqmmOptions {
   lhsIndices?: ArrayLike;
   /** Which matrices of `w`. */
   rhsIndices?: ArrayLike;
-  /** As `w` is packed. */
-  groupSize?: number;
-  /** As `w` is packed. */
-  bits?: number;
-  /** How both sides are coded, `nvfp4` unless named. */
-  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4';
   /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayLike;
   /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayLike;
   /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean;
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number;
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number;
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4';
 }
 
 /** Of `linspace`. */
@@ -178,28 +178,28 @@ export interface MeshgridOptions {
 export interface QqmmOptions {
   /** Of a packed `w`; without them `w` is floating and packed on the way. */
   scales?: ArrayLike;
-  /** As `w` is packed. */
-  groupSize?: number;
-  /** As `w` is packed. */
-  bits?: number;
-  /** How both sides are coded, `nvfp4` unless named. */
-  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4';
   /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayLike;
   /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayLike;
-}
-
-/** Of `quantize`. */
-export interface QuantizeOptions {
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number;
   /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
   bits?: number;
-  /** How numbers are coded, `affine` unless named. */
-  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'mxfp4' | 'mxfp8' | 'nvfp4';
+}
+
+/** Of `quantize`. */
+export interface QuantizeOptions {
   /** The largest absolute value of the tensor, one number; nvfp4 only. */
   globalScale?: ArrayLike;
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
+  groupSize?: number;
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
+  bits?: number;
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
+  mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
 }
 
 /** A packed weight. */
@@ -216,11 +216,11 @@ export interface QuantizedWeight {
 export interface QuantizedMatmulOptions {
   /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean;
-  /** As it was packed. */
+  /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number;
-  /** As it was packed. */
+  /** Bits of an element: 4 (affine: also 2, 3, 5, 6 and 8), 8 for mxfp8. */
   bits?: number;
-  /** As it was packed, `affine` unless named. */
+  /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
   mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4';
 }
 
@@ -668,11 +668,11 @@ export function convGeneral(input: ArrayLike, weight: ArrayLike, options?: ConvG
  * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
  * overlap fully) or `same` (the middle of `full`, as long as the longer one).
  */
-export function convolve(a: ArrayLike, v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null): MxArray {
+export function convolve(a: ArrayLike, v: ArrayLike, mode?: string | null): MxArray {
   try {
-    return wrap(native.convolve(operand(a, v), operand(v, a), mode));
+    return wrap(native.convolve(operand(a, v), operand(v, a), text(mode)));
   } catch (error) {
-    throw failure(error, 'mx.convolve', 'a:array, v:array, mode:any?', [a, v, mode]);
+    throw failure(error, 'mx.convolve', 'a:array, v:array, mode:string?', [a, v, mode]);
   }
 }
 
@@ -801,11 +801,11 @@ export function depends(inputs: readonly ArrayLike[], dependencies: readonly Arr
 /** The numbers of a packed weight, `[.., size]`. */
 export function dequantize(w: ArrayLike, scales: ArrayLike, biases?: ArrayLike | null, options?: DequantizeOptions): MxArray {
   try {
-    const given = known(options, ['groupSize', 'bits', 'mode', 'globalScale', 'dtype'], 'mx.dequantize()');
+    const given = known(options, ['globalScale', 'dtype', 'groupSize', 'bits', 'mode'], 'mx.dequantize()');
     const converted = { ...given, globalScale: optionalOperand(given.globalScale), dtype: text(given.dtype) };
     return wrap(native.dequantize(operand(w, scales, biases), operand(scales, w, biases), optionalOperand(biases, w, scales), converted));
   } catch (error) {
-    throw failure(error, 'mx.dequantize', 'w:array, scales:array, biases:array?, options:object?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScale:array?, options.dtype:dtype?', [w, scales, biases, options]);
+    throw failure(error, 'mx.dequantize', 'w:array, scales:array, biases:array?, options:object?, options.globalScale:array?, options.dtype:dtype?, options.groupSize:number?, options.bits:number?, options.mode:any?', [w, scales, biases, options]);
   }
 }
 
@@ -1019,22 +1019,22 @@ export function gatherMm(a: ArrayLike, b: ArrayLike, options?: GatherMmOptions):
 /** `gatherMm` with a packed second operand `[E, out, in]`. */
 export function gatherQmm(x: ArrayLike, w: ArrayLike, scales: ArrayLike, biases?: ArrayLike | null, options?: GatherQmmOptions): MxArray {
   try {
-    const given = known(options, ['lhsIndices', 'rhsIndices', 'transpose', 'groupSize', 'bits', 'mode', 'sortedIndices'], 'mx.gatherQmm()');
+    const given = known(options, ['lhsIndices', 'rhsIndices', 'transpose', 'sortedIndices', 'groupSize', 'bits', 'mode'], 'mx.gatherQmm()');
     const converted = { ...given, lhsIndices: optionalOperand(given.lhsIndices), rhsIndices: optionalOperand(given.rhsIndices) };
     return wrap(native.gatherQmm(operand(x, w, scales), operand(w, x, scales), operand(scales, x, w), optionalOperand(biases, x, w), converted));
   } catch (error) {
-    throw failure(error, 'mx.gatherQmm', 'x:array, w:array, scales:array, biases:array?, options:object?, options.lhsIndices:array?, options.rhsIndices:array?, options.transpose:boolean?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.sortedIndices:boolean?', [x, w, scales, biases, options]);
+    throw failure(error, 'mx.gatherQmm', 'x:array, w:array, scales:array, biases:array?, options:object?, options.lhsIndices:array?, options.rhsIndices:array?, options.transpose:boolean?, options.sortedIndices:boolean?, options.groupSize:number?, options.bits:number?, options.mode:any?', [x, w, scales, biases, options]);
   }
 }
 
 /** `qqmm` of chosen matrices of `x` with chosen ones of `w`. On a GPU. */
 export function gatherQqmm(x: ArrayLike, w: ArrayLike, options?: GatherQqmmOptions): MxArray {
   try {
-    const given = known(options, ['scales', 'lhsIndices', 'rhsIndices', 'groupSize', 'bits', 'mode', 'globalScaleX', 'globalScaleW', 'sortedIndices'], 'mx.gatherQqmm()');
+    const given = known(options, ['scales', 'lhsIndices', 'rhsIndices', 'globalScaleX', 'globalScaleW', 'sortedIndices', 'groupSize', 'bits', 'mode'], 'mx.gatherQqmm()');
     const converted = { ...given, scales: optionalOperand(given.scales), lhsIndices: optionalOperand(given.lhsIndices), rhsIndices: optionalOperand(given.rhsIndices), globalScaleX: optionalOperand(given.globalScaleX), globalScaleW: optionalOperand(given.globalScaleW) };
     return wrap(native.gatherQqmm(operand(x, w), operand(w, x), converted));
   } catch (error) {
-    throw failure(error, 'mx.gatherQqmm', 'x:array, w:array, options:object?, options.scales:array?, options.lhsIndices:array?, options.rhsIndices:array?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScaleX:array?, options.globalScaleW:array?, options.sortedIndices:boolean?', [x, w, options]);
+    throw failure(error, 'mx.gatherQqmm', 'x:array, w:array, options:object?, options.scales:array?, options.lhsIndices:array?, options.rhsIndices:array?, options.globalScaleX:array?, options.globalScaleW:array?, options.sortedIndices:boolean?, options.groupSize:number?, options.bits:number?, options.mode:any?', [x, w, options]);
   }
 }
 
@@ -1563,22 +1563,22 @@ export function putAlongAxis(a: ArrayLike, indices: ArrayLike, values: ArrayLike
 /** `x @ wᵀ` with both sides quantised, `x` on the way. On a GPU. */
 export function qqmm(x: ArrayLike, w: ArrayLike, options?: QqmmOptions): MxArray {
   try {
-    const given = known(options, ['scales', 'groupSize', 'bits', 'mode', 'globalScaleX', 'globalScaleW'], 'mx.qqmm()');
+    const given = known(options, ['scales', 'globalScaleX', 'globalScaleW', 'groupSize', 'bits', 'mode'], 'mx.qqmm()');
     const converted = { ...given, scales: optionalOperand(given.scales), globalScaleX: optionalOperand(given.globalScaleX), globalScaleW: optionalOperand(given.globalScaleW) };
     return wrap(native.qqmm(operand(x, w), operand(w, x), converted));
   } catch (error) {
-    throw failure(error, 'mx.qqmm', 'x:array, w:array, options:object?, options.scales:array?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScaleX:array?, options.globalScaleW:array?', [x, w, options]);
+    throw failure(error, 'mx.qqmm', 'x:array, w:array, options:object?, options.scales:array?, options.globalScaleX:array?, options.globalScaleW:array?, options.groupSize:number?, options.bits:number?, options.mode:any?', [x, w, options]);
   }
 }
 
 /** Packs a float matrix (or several) `[.., size]` row by row. */
 export function quantize(w: ArrayLike, options?: QuantizeOptions): QuantizedWeight {
   try {
-    const given = known(options, ['groupSize', 'bits', 'mode', 'globalScale'], 'mx.quantize()');
+    const given = known(options, ['globalScale', 'groupSize', 'bits', 'mode'], 'mx.quantize()');
     const converted = { ...given, globalScale: optionalOperand(given.globalScale) };
     return wrapFields(native.quantize(operand(w), converted), (result) => ({ ...result, weight: wrap(result.weight), scales: wrap(result.scales), biases: result.biases == null ? undefined : wrap(result.biases) }));
   } catch (error) {
-    throw failure(error, 'mx.quantize', 'w:array, options:object?, options.groupSize:number?, options.bits:number?, options.mode:any?, options.globalScale:array?', [w, options]);
+    throw failure(error, 'mx.quantize', 'w:array, options:object?, options.globalScale:array?, options.groupSize:number?, options.bits:number?, options.mode:any?', [w, options]);
   }
 }
 
@@ -2274,7 +2274,7 @@ declare module '../array/core.js' {
      * The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
      * overlap fully) or `same` (the middle of `full`, as long as the longer one).
      */
-    convolve(v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null): MxArray;
+    convolve(v: ArrayLike, mode?: string | null): MxArray;
 
     /** The cosine of an angle in radians. */
     cos(): MxArray;
@@ -2819,7 +2819,7 @@ methods({
   contiguous() {
     return contiguous(this);
   },
-  convolve(v: ArrayLike, mode?: 'full' | 'valid' | 'same' | null) {
+  convolve(v: ArrayLike, mode?: string | null) {
     return convolve(this, v, mode);
   },
   cos() {

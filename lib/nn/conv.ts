@@ -24,50 +24,72 @@ export interface ConvOptions {
   bias?: boolean;
 }
 
-/** `[N, .., inChannels]` to `[N, .., outChannels]`. The weight `[outChannels, ..kernel, inChannels / groups]` is at first uniform within ±1/√fanIn. */
-abstract class Conv extends Module {
+export interface ConvTransposeOptions extends Omit<ConvOptions, 'groups'> {
+  /** Elements added at the end of each spatial axis, 0 unless told. */
+  outputPadding?: PerAxis;
+}
+
+/**
+ * `[N, .., inChannels]` to `[N, .., outChannels]`. The weight `[outChannels, ..kernel, inChannels / groups]` is at first uniform within
+ * ±1/√fanIn, the bias `[outChannels]` zero.
+ */
+abstract class AnyConv extends Module {
   weight: MxArray;
   declare bias?: MxArray;
   readonly stride: readonly number[];
   readonly padding: readonly number[];
   readonly dilation: readonly number[];
-  readonly groups: number;
 
+  /** `own` is the option that only this kind has. */
   constructor(
     axes: number,
     inChannels: number,
     outChannels: number,
     kernelSize: PerAxis,
-    options: ConvOptions | undefined,
+    options: (ConvOptions & ConvTransposeOptions) | undefined,
+    own: 'groups' | 'outputPadding',
   ) {
     super();
     const layer = `nn.${this.constructor.name}`;
-    const given = known(options, ['stride', 'padding', 'dilation', 'groups', 'bias'], layer);
+    const given = known(options, ['stride', 'padding', 'dilation', own, 'bias'], layer);
     const kernel = perAxis(layer, 'kernelSize', kernelSize, axes, 1);
     this.stride = perAxis(layer, 'stride', given.stride ?? 1, axes, 1);
     this.padding = perAxis(layer, 'padding', given.padding ?? 0, axes, 0);
     this.dilation = perAxis(layer, 'dilation', given.dilation ?? 1, axes, 1);
-    this.groups = size(layer, 'groups', given.groups ?? 1);
+    const groups = size(layer, 'groups', given.groups ?? 1);
     size(layer, 'inChannels', inChannels);
     size(layer, 'outChannels', outChannels);
-    if (inChannels % this.groups !== 0 || outChannels % this.groups !== 0) {
+    if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new MlxError(
         'ERR_MLX_ARGUMENT',
-        `${layer} cannot share ${inChannels} input and ${outChannels} output channels among ${this.groups} groups`,
+        `${layer} cannot share ${inChannels} input and ${outChannels} output channels among ${groups} groups`,
       );
     }
-    const channels = inChannels / this.groups;
+    const channels = inChannels / groups;
     const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, channels));
     this.weight = uniform(-scale, scale, [outChannels, ...kernel, channels]);
     if (given.bias ?? true) this.bias = zeros([outChannels]);
   }
 
-  override extraRepr(): string {
+  protected describe(inChannels: number, own: string): string {
     const shape = this.weight.shape;
     return (
-      `${shape.at(-1)! * this.groups}, ${shape[0]}, kernelSize=${listText(shape.slice(1, -1))}, stride=${listText(this.stride)}, ` +
-      `padding=${listText(this.padding)}, dilation=${listText(this.dilation)}, groups=${this.groups}, bias=${this.bias !== undefined}`
+      `${inChannels}, ${shape[0]}, kernelSize=${listText(shape.slice(1, -1))}, stride=${listText(this.stride)}, ` +
+      `padding=${listText(this.padding)}, dilation=${listText(this.dilation)}, ${own}, bias=${this.bias !== undefined}`
     );
+  }
+}
+
+abstract class Conv extends AnyConv {
+  readonly groups: number;
+
+  constructor(axes: number, inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvOptions) {
+    super(axes, inChannels, outChannels, kernelSize, options, 'groups');
+    this.groups = options?.groups ?? 1;
+  }
+
+  override extraRepr(): string {
+    return this.describe(this.weight.shape.at(-1)! * this.groups, `groups=${this.groups}`);
   }
 
   forward(x: MxArray): MxArray {
@@ -75,38 +97,7 @@ abstract class Conv extends Module {
   }
 }
 
-/** Convolution over `[N, L, C]`. */
-export class Conv1d extends Conv {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvOptions) {
-    super(1, inChannels, outChannels, kernelSize, options);
-  }
-}
-
-/** Convolution over `[N, H, W, C]`. */
-export class Conv2d extends Conv {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvOptions) {
-    super(2, inChannels, outChannels, kernelSize, options);
-  }
-}
-
-/** Convolution over `[N, D, H, W, C]`. */
-export class Conv3d extends Conv {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvOptions) {
-    super(3, inChannels, outChannels, kernelSize, options);
-  }
-}
-
-export interface ConvTransposeOptions extends Omit<ConvOptions, 'groups'> {
-  /** Elements added at the end of each spatial axis, 0 unless told. */
-  outputPadding?: PerAxis;
-}
-
-abstract class ConvTranspose extends Module {
-  weight: MxArray;
-  declare bias?: MxArray;
-  readonly stride: readonly number[];
-  readonly padding: readonly number[];
-  readonly dilation: readonly number[];
+abstract class ConvTranspose extends AnyConv {
   readonly outputPadding: readonly number[];
 
   constructor(
@@ -114,28 +105,15 @@ abstract class ConvTranspose extends Module {
     inChannels: number,
     outChannels: number,
     kernelSize: PerAxis,
-    options: ConvTransposeOptions | undefined,
+    options?: ConvTransposeOptions,
   ) {
-    super();
+    super(axes, inChannels, outChannels, kernelSize, options, 'outputPadding');
     const layer = `nn.${this.constructor.name}`;
-    const given = known(options, ['stride', 'padding', 'dilation', 'outputPadding', 'bias'], layer);
-    const kernel = perAxis(layer, 'kernelSize', kernelSize, axes, 1);
-    this.stride = perAxis(layer, 'stride', given.stride ?? 1, axes, 1);
-    this.padding = perAxis(layer, 'padding', given.padding ?? 0, axes, 0);
-    this.dilation = perAxis(layer, 'dilation', given.dilation ?? 1, axes, 1);
-    this.outputPadding = perAxis(layer, 'outputPadding', given.outputPadding ?? 0, axes, 0);
-    size(layer, 'inChannels', inChannels);
-    const scale = Math.sqrt(1 / kernel.reduce((product, length) => product * length, inChannels));
-    this.weight = uniform(-scale, scale, [size(layer, 'outChannels', outChannels), ...kernel, inChannels]);
-    if (given.bias ?? true) this.bias = zeros([outChannels]);
+    this.outputPadding = perAxis(layer, 'outputPadding', options?.outputPadding ?? 0, axes, 0);
   }
 
   override extraRepr(): string {
-    const shape = this.weight.shape;
-    return (
-      `${shape.at(-1)}, ${shape[0]}, kernelSize=${listText(shape.slice(1, -1))}, stride=${listText(this.stride)}, padding=${listText(this.padding)}, ` +
-      `dilation=${listText(this.dilation)}, outputPadding=${listText(this.outputPadding)}, bias=${this.bias !== undefined}`
-    );
+    return this.describe(this.weight.shape.at(-1)!, `outputPadding=${listText(this.outputPadding)}`);
   }
 
   forward(x: MxArray): MxArray {
@@ -144,23 +122,42 @@ abstract class ConvTranspose extends Module {
   }
 }
 
+type Layer<Options, Instance> = new (
+  inChannels: number,
+  outChannels: number,
+  kernelSize: PerAxis,
+  options?: Options,
+) => Instance;
+
+/** The base of a layer with this many spatial axes. */
+const convOver = (axes: number): Layer<ConvOptions, Conv> =>
+  class extends Conv {
+    constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvOptions) {
+      super(axes, inChannels, outChannels, kernelSize, options);
+    }
+  };
+
+const convTransposeOver = (axes: number): Layer<ConvTransposeOptions, ConvTranspose> =>
+  class extends ConvTranspose {
+    constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvTransposeOptions) {
+      super(axes, inChannels, outChannels, kernelSize, options);
+    }
+  };
+
+/** Convolution over `[N, L, C]`. */
+export class Conv1d extends convOver(1) {}
+
+/** Convolution over `[N, H, W, C]`. */
+export class Conv2d extends convOver(2) {}
+
+/** Convolution over `[N, D, H, W, C]`. */
+export class Conv3d extends convOver(3) {}
+
 /** Transposed convolution over `[N, L, C]`. */
-export class ConvTranspose1d extends ConvTranspose {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvTransposeOptions) {
-    super(1, inChannels, outChannels, kernelSize, options);
-  }
-}
+export class ConvTranspose1d extends convTransposeOver(1) {}
 
 /** Transposed convolution over `[N, H, W, C]`. */
-export class ConvTranspose2d extends ConvTranspose {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvTransposeOptions) {
-    super(2, inChannels, outChannels, kernelSize, options);
-  }
-}
+export class ConvTranspose2d extends convTransposeOver(2) {}
 
 /** Transposed convolution over `[N, D, H, W, C]`. */
-export class ConvTranspose3d extends ConvTranspose {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerAxis, options?: ConvTransposeOptions) {
-    super(3, inChannels, outChannels, kernelSize, options);
-  }
-}
+export class ConvTranspose3d extends convTransposeOver(3) {}

@@ -33,59 +33,45 @@ abstract class Pool extends Module {
   }
 }
 
-abstract class MaxPool extends Pool {
-  forward(x: MxArray): MxArray {
-    return native.maxPool(x, this.kernelSize, this.stride, this.padding);
-  }
-}
+type Windows = (
+  x: MxArray,
+  kernelSize: readonly number[],
+  stride: readonly number[],
+  padding: readonly number[],
+) => MxArray;
 
-abstract class AvgPool extends Pool {
-  forward(x: MxArray): MxArray {
-    return native.avgPool(x, this.kernelSize, this.stride, this.padding);
-  }
-}
+/** The base of a layer that does this with windows of this many axes. */
+const poolOver = (
+  axes: number,
+  pool: Windows,
+): new (kernelSize: PerAxis, options?: PoolOptions) => Pool & { forward: (x: MxArray) => MxArray } =>
+  class extends Pool {
+    constructor(kernelSize: PerAxis, options?: PoolOptions) {
+      super(axes, kernelSize, options);
+    }
+
+    forward(x: MxArray): MxArray {
+      return pool(x, this.kernelSize, this.stride, this.padding);
+    }
+  };
 
 /** The largest element of each window of `[N, L, C]`; padding is -∞. */
-export class MaxPool1d extends MaxPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(1, kernelSize, options);
-  }
-}
+export class MaxPool1d extends poolOver(1, native.maxPool) {}
 
 /** The largest element of each window of `[N, H, W, C]`; padding is -∞. */
-export class MaxPool2d extends MaxPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(2, kernelSize, options);
-  }
-}
+export class MaxPool2d extends poolOver(2, native.maxPool) {}
 
 /** The largest element of each window of `[N, D, H, W, C]`; padding is -∞. */
-export class MaxPool3d extends MaxPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(3, kernelSize, options);
-  }
-}
+export class MaxPool3d extends poolOver(3, native.maxPool) {}
 
 /** The mean of each window of `[N, L, C]`; padding counts as zeros. */
-export class AvgPool1d extends AvgPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(1, kernelSize, options);
-  }
-}
+export class AvgPool1d extends poolOver(1, native.avgPool) {}
 
 /** The mean of each window of `[N, H, W, C]`; padding counts as zeros. */
-export class AvgPool2d extends AvgPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(2, kernelSize, options);
-  }
-}
+export class AvgPool2d extends poolOver(2, native.avgPool) {}
 
 /** The mean of each window of `[N, D, H, W, C]`; padding counts as zeros. */
-export class AvgPool3d extends AvgPool {
-  constructor(kernelSize: PerAxis, options?: PoolOptions) {
-    super(3, kernelSize, options);
-  }
-}
+export class AvgPool3d extends poolOver(3, native.avgPool) {}
 
 export type UpsampleMode = 'nearest' | 'linear' | 'cubic';
 

@@ -1,6 +1,6 @@
 /** The optimizers of `mlx.optimizers`, with torch's options beside MLX's. */
 import { Optimizer } from './optimizer.js';
-import type { OptimizerOptions } from './optimizer.js';
+import type { OptimizerOptions } from './options.js';
 
 export interface SGDSettings {
   /** Of the running sum of gradients; 0 unless told. */

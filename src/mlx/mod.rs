@@ -13,6 +13,7 @@ pub mod linalg;
 pub mod memory;
 pub mod ops;
 pub mod random;
+pub mod stft;
 pub(crate) mod stream;
 pub(crate) mod transforms;
 

@@ -1,8 +1,8 @@
 //! Linear layers of several experts, of which every token uses a few (Shazeer et al. 2017, arXiv:1701.06538), with the names of
 //! mlx-lm's `switch_layers`.
 
-use super::{Module, join, module_of};
-use crate::mlx::ops::{self, Quantization, Quantized};
+use super::{Module, QuantizedLinear, join, module_of};
+use crate::mlx::ops::{self, Gather, Quantization, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
 /// From this many pairs of token and expert on tokens are sorted by expert, so that each expert's weights are read once.
@@ -94,7 +94,8 @@ pub fn quantized_switch_linear(
 ) -> Result<Array> {
     check_experts("quantized_switch_linear", &w.weight, bias)?;
     let indices = expert_indices(indices, w.weight.dim(0))?;
-    let y = ops::gather_qmm(x, &w.weight, &w.scales, w.biases.as_ref(), None, Some(&indices), true, how, sorted)?;
+    let gather = Gather { lhs: None, rhs: Some(&indices), transpose: true, sorted };
+    let y = ops::gather_qmm(x, &w.weight, &w.scales, w.biases.as_ref(), how, gather)?;
     add_bias(y, bias, &indices)
 }
 
@@ -137,42 +138,32 @@ impl Module for SwitchLinear {
     }
 }
 
-/// A linear layer per expert, over packed weights.
+/// A linear layer per expert, over packed weights: the parts of `QuantizedLinear`, each with the experts in front.
 #[derive(Clone, Debug)]
-pub struct QuantizedSwitchLinear {
-    /// `[experts, out, in]`
-    pub weight: Quantized,
-    /// `[experts, out]`
-    pub bias: Option<Array>,
-    pub how: Quantization,
-}
+pub struct QuantizedSwitchLinear(QuantizedLinear);
 
 impl QuantizedSwitchLinear {
     pub fn from_switch(linear: &SwitchLinear, how: Quantization) -> Result<Self> {
-        Ok(QuantizedSwitchLinear { weight: ops::quantize(&linear.weight, how, None)?, bias: linear.bias.clone(), how })
+        let weight = ops::quantize(&linear.weight, how, None)?;
+        Ok(QuantizedSwitchLinear(QuantizedLinear { weight, bias: linear.bias.clone(), how }))
     }
 
     /// As `quantized_switch_linear`, for uint32 indices that are experts: nothing checks them on the device.
     pub fn forward(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
-        let Quantized { weight, scales, biases } = &self.weight;
-        let y = ops::gather_qmm_trusted(x, weight, scales, biases.as_ref(), None, Some(indices), true, self.how, sorted)?;
-        add_bias(y, self.bias.as_ref(), indices)
+        let QuantizedLinear { weight: Quantized { weight, scales, biases }, bias, how } = &self.0;
+        let gather = Gather { lhs: None, rhs: Some(indices), transpose: true, sorted };
+        let y = ops::gather_qmm_trusted(x, weight, scales, biases.as_ref(), *how, gather)?;
+        add_bias(y, bias.as_ref(), indices)
     }
 }
 
 impl Module for QuantizedSwitchLinear {
     fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
-        self.weight.visit(prefix, f);
-        if let Some(bias) = &self.bias {
-            f(join(prefix, "bias"), bias);
-        }
+        self.0.visit(prefix, f);
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
-        self.weight.visit_mut(prefix, f);
-        if let Some(bias) = &mut self.bias {
-            f(join(prefix, "bias"), bias);
-        }
+        self.0.visit_mut(prefix, f);
     }
 }
 
@@ -325,7 +316,7 @@ mod tests {
             let how = Quantization::new(QuantizationMode::parse(mode).unwrap(), Some(group), Some(4)).unwrap();
             let plain = SwitchLinear { weight: noise(&[4, 8, 64], 1), bias: Some(noise(&[4, 8], 2)) };
             let packed = QuantizedSwitchLinear::from_switch(&plain, how).unwrap();
-            let parts = &packed.weight;
+            let parts = &packed.0.weight;
             let biases = parts.biases.as_ref();
             let numbers = ops::dequantize(&parts.weight, &parts.scales, biases, how, None, Some(Dtype::Float32)).unwrap();
             let same = SwitchLinear { weight: numbers, bias: plain.bias.clone() };
@@ -334,7 +325,7 @@ mod tests {
                 let found = switch_apply(&x, &experts, |x, i, sorted| packed.forward(x, i, sorted)).unwrap();
                 let want = switch_apply(&x, &experts, |x, i, sorted| same.forward(x, i, sorted)).unwrap();
                 assert_close(&found, &want, 1e-4, 1e-4, mode);
-                let bias = packed.bias.as_ref();
+                let bias = packed.0.bias.as_ref();
                 let checked = switch_apply(&x, &experts, |x, i, sorted| quantized_switch_linear(x, parts, bias, i, how, sorted));
                 assert_close(&checked.unwrap(), &found, 0., 0., "checked");
             }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average};
+use super::rule::{Constants, Options, average, named};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Result};
 
@@ -23,13 +23,7 @@ impl Default for AdaDelta {
 }
 
 impl Rule for AdaDelta {
-    fn name(&self) -> &'static str {
-        "AdaDelta"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("AdaDelta");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options};
+use super::rule::{Constants, Options, named};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Result};
 
@@ -21,13 +21,7 @@ impl Default for Adagrad {
 }
 
 impl Rule for Adagrad {
-    fn name(&self) -> &'static str {
-        "Adagrad"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("Adagrad");
 
     fn check(&self) -> Result<()> {
         Options(self).has_learning_rate()?;

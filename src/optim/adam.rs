@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average, with_l2};
+use super::rule::{Constants, Options, average, named, with_l2};
 use super::{Rule, Scalar, Schedule, Slot, Step};
 use crate::mlx::{Array, Compiled, Dtype, Error, Result, compile_available, compiled, kernels, ops};
 
@@ -77,13 +77,7 @@ impl Adam {
 }
 
 impl Rule for Adam {
-    fn name(&self) -> &'static str {
-        "Adam"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("Adam");
 
     fn check(&self) -> Result<()> {
         self.check_options(&Options(self))

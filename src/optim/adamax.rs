@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average};
+use super::rule::{Constants, Options, average, named};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Result};
 
@@ -22,13 +22,7 @@ impl Default for Adamax {
 }
 
 impl Rule for Adamax {
-    fn name(&self) -> &'static str {
-        "Adamax"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("Adamax");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::Options;
+use super::rule::{Options, named};
 use super::{Adam, DecayedParameters, Group, Optimizer, Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Error, Result};
 
@@ -37,13 +37,7 @@ impl AdamW {
 }
 
 impl Rule for AdamW {
-    fn name(&self) -> &'static str {
-        "AdamW"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("AdamW");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

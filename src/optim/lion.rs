@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average};
+use super::rule::{Constants, Options, average, named};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Result};
 
@@ -23,13 +23,7 @@ impl Default for Lion {
 }
 
 impl Rule for Lion {
-    fn name(&self) -> &'static str {
-        "Lion"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("Lion");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average, with_l2};
+use super::rule::{Constants, Options, average, named, with_l2};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Error, Result, ops};
 
@@ -30,13 +30,7 @@ impl Default for Muon {
 }
 
 impl Rule for Muon {
-    fn name(&self) -> &'static str {
-        "Muon"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("Muon");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, average, with_l2};
+use super::rule::{Constants, Options, average, named, with_l2};
 use super::{Rule, Schedule, Slot, Step};
 use crate::mlx::{Array, Result};
 
@@ -28,13 +28,7 @@ impl Default for RmsProp {
 }
 
 impl Rule for RmsProp {
-    fn name(&self) -> &'static str {
-        "RMSprop"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("RMSprop");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

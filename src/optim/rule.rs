@@ -61,6 +61,20 @@ pub trait Rule: Debug + Send + Sync {
     }
 }
 
+/// Name and learning rate of a rule that has an option for the latter.
+macro_rules! named {
+    ($name:literal) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn learning_rate(&self) -> Option<&$crate::optim::Schedule> {
+            self.learning_rate.as_ref()
+        }
+    };
+}
+pub(super) use named;
+
 /// A rule by its MLX name (`AdamW`) from a JSON object of its options in camelCase.
 pub fn rule_from_json(name: &str, options: Value) -> Result<Box<dyn Rule>> {
     macro_rules! rules {

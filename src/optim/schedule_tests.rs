@@ -293,7 +293,10 @@ fn impossible_schedules_are_refused() {
         (json!({ "lrSchedulerType": "inverse_sqrt", "timescale": 0 }), "timescale is 0"),
         (json!({ "lrSchedulerType": "warmup_stable_decay" }), "needs numDecaySteps"),
         (json!({ "lrSchedulerType": "warmup_stable_decay", "numDecaySteps": 9, "maxSteps": 8 }), "do not fit into maxSteps"),
-        (json!({ "type": "cosine" }), "unknown value 'cosine'. Known: exponential_decay, step_decay, cosine_decay"),
+        (
+            json!({ "type": "cosine" }),
+            "unknown value 'cosine'; did you mean 'cosine_decay'? Known: exponential_decay, step_decay, cosine_decay",
+        ),
         (json!({ "type": "cosine_decay", "init": 1, "decaySteps": 0 }), "decaySteps is 0; it must be at least 1"),
         (json!({ "type": "step_decay", "init": 1, "decayRate": -1, "stepSize": 1 }), "decayRate is -1"),
         (json!({ "type": "linear_schedule", "init": 1, "end": 0, "step": 1 }), "did you mean 'steps'?"),

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::rule::{Constants, Options, with_l2};
+use super::rule::{Constants, Options, named, with_l2};
 use super::{Rule, Scalar, Schedule, Slot, Step};
 use crate::mlx::{Array, Error, Result};
 
@@ -28,13 +28,7 @@ impl Default for Sgd {
 }
 
 impl Rule for Sgd {
-    fn name(&self) -> &'static str {
-        "SGD"
-    }
-
-    fn learning_rate(&self) -> Option<&Schedule> {
-        self.learning_rate.as_ref()
-    }
+    named!("SGD");
 
     fn check(&self) -> Result<()> {
         let options = Options(self);

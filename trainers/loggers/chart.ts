@@ -130,7 +130,7 @@ export function lineChart(options: ChartOptions): string {
         `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 8}" text-anchor="middle">${formatNumber(x)}</text>`,
     );
   steps.push(
-    `<text class="tick" x="${margin.left - 6}" y="${height - 8}" text-anchor="end">${escapeHtml(xLabel)}</text>`,
+    `<text class="tick" x="${margin.left - 14}" y="${height - 8}" text-anchor="end">${escapeHtml(xLabel)}</text>`,
   );
   const lines = stacked ? areas(tops, path, py(0)) : drawn.map(({ points }, i) => line(points, i, path, average));
   const data = present.map(({ name, points }) => ({

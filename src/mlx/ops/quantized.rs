@@ -264,40 +264,45 @@ pub fn quantized_matmul(
     })
 }
 
+/// What `gather_qmm` multiplies with what.
+#[derive(Clone, Copy)]
+pub struct Gather<'a> {
+    /// Which matrices of the first operand; all in their order without them.
+    pub lhs: Option<&'a Array>,
+    /// Which matrices of the second operand.
+    pub rhs: Option<&'a Array>,
+    /// `x @ wᵀ` instead of `x @ w`.
+    pub transpose: bool,
+    /// The indices ascend.
+    pub sorted: bool,
+}
+
 /// `gather_mm` with a packed second operand `[E, .., ..]`.
-#[allow(clippy::too_many_arguments)]
 pub fn gather_qmm(
     x: &Array,
     w: &Array,
     scales: &Array,
     biases: Option<&Array>,
-    lhs_indices: Option<&Array>,
-    rhs_indices: Option<&Array>,
-    transpose: bool,
     how: Quantization,
-    sorted_indices: bool,
+    gather: Gather,
 ) -> Result<Array> {
     let size = how.check_weight("gather_qmm", w, scales, biases)?;
     check::min_ndim("gather_qmm", x, 2)?;
     check::not_empty("gather_qmm", x)?;
-    check_activations("gather_qmm", x, w, size, transpose)?;
-    let lhs = matrix_indices("gather_qmm", lhs_indices, x.shape())?;
-    let rhs = matrix_indices("gather_qmm", rhs_indices, w.shape())?;
-    gather_qmm_trusted(x, w, scales, biases, lhs.as_ref(), rhs.as_ref(), transpose, how, sorted_indices)
+    check_activations("gather_qmm", x, w, size, gather.transpose)?;
+    let lhs = matrix_indices("gather_qmm", gather.lhs, x.shape())?;
+    let rhs = matrix_indices("gather_qmm", gather.rhs, w.shape())?;
+    gather_qmm_trusted(x, w, scales, biases, how, Gather { lhs: lhs.as_ref(), rhs: rhs.as_ref(), ..gather })
 }
 
 /// `gather_qmm` with uint32 indices and parts that the caller knows to be valid.
-#[allow(clippy::too_many_arguments)]
 pub fn gather_qmm_trusted(
     x: &Array,
     w: &Array,
     scales: &Array,
     biases: Option<&Array>,
-    lhs_indices: Option<&Array>,
-    rhs_indices: Option<&Array>,
-    transpose: bool,
     how: Quantization,
-    sorted_indices: bool,
+    gather: Gather,
 ) -> Result<Array> {
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null ones mean none.
@@ -308,13 +313,13 @@ pub fn gather_qmm_trusted(
             w.0,
             scales.0,
             optional(biases),
-            optional(lhs_indices),
-            optional(rhs_indices),
-            transpose,
+            optional(gather.lhs),
+            optional(gather.rhs),
+            gather.transpose,
             group_size,
             bits,
             mode,
-            sorted_indices,
+            gather.sorted,
             stream::current(),
         )
     })

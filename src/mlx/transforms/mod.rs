@@ -26,6 +26,10 @@ use super::{Array, Result};
 
 /// The same arrays, computed only after `dependencies` have been: bounds how much of a wide graph is in memory at once.
 pub fn depends<A: std::borrow::Borrow<Array>>(inputs: &[Array], dependencies: &[A]) -> Result<Vec<Array>> {
+    // MLX reads the first of both.
+    if inputs.is_empty() || dependencies.is_empty() {
+        return Ok(inputs.to_vec());
+    }
     let (inputs, dependencies) = (ArrayVec::new(inputs), ArrayVec::new(dependencies));
     let mut outputs = ArrayVec::empty();
     // SAFETY: valid handles.

@@ -168,10 +168,6 @@ pub fn conv_general(input: ArrayHandle, weight: ArrayHandle, options: ConvGenera
 /// The discrete convolution of two floating vectors, as NumPy's. `mode` is `full` (default: where they overlap at all), `valid` (where they
 /// overlap fully) or `same` (the middle of `full`, as long as the longer one).
 #[napi(namespace = "ops", catch_unwind)]
-pub fn convolve(
-    a: ArrayHandle,
-    v: ArrayHandle,
-    #[napi(ts_arg_type = "'full' | 'valid' | 'same' | undefined | null")] mode: Option<String>,
-) -> js::Result<ArrayHandle> {
+pub fn convolve(a: ArrayHandle, v: ArrayHandle, mode: Option<String>) -> js::Result<ArrayHandle> {
     Ok(ops::convolve(&a, &v, mode.as_deref().unwrap_or("full"))?.into())
 }

@@ -5,6 +5,7 @@ use napi_derive::napi;
 use super::{ArrayHandle, integer, integer_or, optional_integer, optional_integers};
 use crate::mlx::Result;
 use crate::mlx::fft::{self, FftNorm};
+use crate::mlx::stft::{self, ShortTime};
 use crate::node::error as js;
 
 /// Of the transforms.
@@ -111,4 +112,75 @@ pub fn fftfreq(n: f64, d: Option<f64>) -> js::Result<ArrayHandle> {
 #[napi(namespace = "fft", catch_unwind)]
 pub fn rfftfreq(n: f64, d: Option<f64>) -> js::Result<ArrayHandle> {
     Ok(fft::rfftfreq(integer("n", n)?, d.unwrap_or(1.))?.into())
+}
+
+macro_rules! short_time_options {
+    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident: Option<$type:ty>),* $(,)? }) => {
+        $(#[$doc])*
+        #[napi(object, object_to_js = false)]
+        pub struct $name {
+            /// Samples from one stretch to the next, `nFft / 4` unless given.
+            pub hop_length: Option<f64>,
+            /// Length of the window of ones that is used without a window, `nFft` unless given.
+            pub win_length: Option<f64>,
+            /// Factors `[at most nFft]` of each stretch, centred in it.
+            pub window: Option<ArrayHandle>,
+            /// Whether a stretch is centred at its place, for which the signal is padded by `nFft / 2` at both ends (true).
+            pub center: Option<bool>,
+            $($(#[$about])* pub $field: Option<$type>,)*
+            /// As for the other transforms.
+            #[napi(ts_type = "'backward' | 'ortho' | 'forward'")]
+            pub norm: Option<String>,
+            /// Whether only the frequencies from 0 on are there.
+            pub onesided: Option<bool>,
+        }
+
+        impl $name {
+            fn how(&self, n_fft: i32) -> Result<ShortTime> {
+                Ok(ShortTime {
+                    n_fft,
+                    hop_length: optional_integer("hopLength", self.hop_length)?,
+                    win_length: optional_integer("winLength", self.win_length)?,
+                    window: self.window.as_deref().cloned(),
+                    center: self.center.unwrap_or(true),
+                    norm: FftNorm::parse(self.norm.as_deref().unwrap_or("backward"))?,
+                    onesided: self.onesided,
+                })
+            }
+        }
+    };
+}
+
+short_time_options! {
+    /// Of `stft`.
+    StftOptions {
+        /// What the signal is padded with: itself in reverse (`reflect`, default), its ends (`edge`) or zeros (`constant`).
+        #[napi(ts_type = "'reflect' | 'edge' | 'constant'")]
+        pad_mode: Option<String>,
+    }
+}
+
+short_time_options! {
+    /// Of `istft`; as for `stft`, but that `onesided` is true unless told.
+    IstftOptions {
+        /// The result is cut, or padded with zeros, to this many samples.
+        length: Option<f64>,
+    }
+}
+
+/// The short-time transform: of overlapping stretches of `nFft` (2048) samples of the last axis, complex64 `[.., frequencies, stretches]`.
+#[napi(namespace = "fft", catch_unwind)]
+pub fn stft(x: ArrayHandle, n_fft: Option<f64>, options: StftOptions) -> js::Result<ArrayHandle> {
+    let how = options.how(integer_or("nFft", n_fft, 2048)?)?;
+    Ok(stft::stft(&x, &how, options.pad_mode.as_deref().unwrap_or("reflect"))?.into())
+}
+
+/// The inverse of `stft`: `[.., frequencies, stretches]` to float32 `[.., samples]`. `nFft` is `2 (frequencies - 1)` (all frequencies where these are
+/// not one-sided) unless given.
+#[napi(namespace = "fft", catch_unwind)]
+pub fn istft(x: ArrayHandle, n_fft: Option<f64>, options: IstftOptions) -> js::Result<ArrayHandle> {
+    let frequencies = if x.ndim() < 2 { 1 } else { x.dim(-2) };
+    let standard = if options.onesided.unwrap_or(true) { 2 * (frequencies - 1) } else { frequencies };
+    let how = options.how(integer_or("nFft", n_fft, standard)?)?;
+    Ok(stft::istft(&x, &how, optional_integer("length", options.length)?)?.into())
 }

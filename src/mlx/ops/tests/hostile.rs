@@ -5,7 +5,7 @@ mod extremes;
 mod shapes;
 
 use crate::mlx::fast::{self, Mask, RopeFrequencies, RopeOffset};
-use crate::mlx::ops::{self, Quantization, QuantizationMode};
+use crate::mlx::ops::{self, Gather, Quantization, QuantizationMode};
 use crate::mlx::{Array, Dtype, Result, random};
 
 pub fn z(shape: &[i32]) -> Array {
@@ -59,7 +59,8 @@ pub fn product(x: &Array, shape: &[i32], transpose: bool) -> Result<Array> {
 
 pub fn gathered(x: &Array, shape: &[i32], lhs: Option<&Array>, rhs: Option<&Array>) -> Result<Array> {
     let w = packed(shape);
-    ops::gather_qmm(x, &w.weight, &w.scales, w.biases.as_ref(), lhs, rhs, true, affine(), false)
+    let gather = Gather { lhs, rhs, transpose: true, sorted: false };
+    ops::gather_qmm(x, &w.weight, &w.scales, w.biases.as_ref(), affine(), gather)
 }
 
 pub fn first(list: Result<Vec<Array>>) -> Result<Array> {

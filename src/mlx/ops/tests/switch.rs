@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::mlx::ops::{self, Quantization, QuantizationMode};
+use crate::mlx::ops::{self, Gather, Quantization, QuantizationMode};
 use crate::mlx::{Array, Dtype, vjp};
 use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
 
@@ -81,7 +81,8 @@ fn every_recorded_case_agrees() {
             "gather_qmm" => {
                 let (packed, scales, biases) = (case.input("packed"), case.input("scales"), case.find("inputs", "biases"));
                 let (x, indices) = (case.input("x"), case.input("rhs_indices"));
-                let got = ops::gather_qmm(&x, &packed, &scales, biases.as_ref(), None, Some(&indices), true, case.how(), sorted);
+                let gather = Gather { lhs: None, rhs: Some(&indices), transpose: true, sorted };
+                let got = ops::gather_qmm(&x, &packed, &scales, biases.as_ref(), case.how(), gather);
                 case.compare("out", &got.unwrap());
             }
             _ => panic!("unknown kind '{kind}'"),
