@@ -70,6 +70,7 @@ describe('mlx-node', () => {
       ['generate', '--help'],
       ['chat', '--help'],
       ['bench', '--help'],
+      ['cache-prompt', '--help'],
       ['help', '--help'],
       ['help', 'cache', 'ls'],
       ['train', 'grpo', '--help'],

@@ -20,6 +20,7 @@ interface Flags extends ModelFlags, PromptFlags {
 /** `mlx-node generate`: the answer streams to standard output. */
 export function generateCommand(io: CliIo): Command {
   const command = withPrompt(withModel(new Command('generate').description('Answer a prompt with a model.')))
+    .option('--prefill-response <text>', 'beginning of the answer, for the model to go on with')
     .option('--extra-eos-token <tokens...>', 'further tokens that end the answer')
     .option('--json', 'print one JSON object at the end instead of the text')
     .option('-v, --verbose', 'print tokens, speeds and memory to standard error');

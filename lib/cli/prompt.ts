@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { errorText } from '../errors.js';
 import type { LanguageModel } from '../model.js';
-import type { ChatTemplateOptions, Message } from '../tokenizer.js';
+import type { ChatTemplateOptions, Message, Tokenizer } from '../tokenizer.js';
 import { readStdin, UsageError } from './io.js';
 import type { CliIo } from './io.js';
 
@@ -40,7 +40,7 @@ export function withTemplate(command: Command): Command {
     );
 }
 
-/** Adds the options of one prompt. */
+/** Adds what makes a prompt. */
 export function withPrompt(command: Command): Command {
   const also = new Option('--ignore-chat-template').hideHelp();
   also.attributeName = () => 'raw';
@@ -50,8 +50,7 @@ export function withPrompt(command: Command): Command {
       .option('-p, --prompt <text>', 'the same as the argument'),
   )
     .option('--raw', 'take the prompt as it is, without the chat template (also --ignore-chat-template)')
-    .addOption(also)
-    .option('--prefill-response <text>', 'beginning of the answer, for the model to go on with');
+    .addOption(also);
 }
 
 /** The text of the prompt. */
@@ -66,7 +65,7 @@ export async function promptText(io: CliIo, argument: string | undefined, flags:
 
 /** Token ids of the prompt. */
 export function promptIds(
-  { tokenizer }: LanguageModel,
+  { tokenizer }: Pick<LanguageModel, 'tokenizer'>,
   prompt: string,
   flags: PromptFlags,
   enableThinking: boolean | undefined,
@@ -87,14 +86,27 @@ export function promptIds(
   ];
   const options: ChatTemplateOptions = { ...flags.chatTemplateConfig };
   if (enableThinking !== undefined) options.enableThinking = enableThinking;
-  if (prefill === undefined) return tokenizer.encodeChat(messages, options);
-  // The answer is left open where it ends, as with transformers' continue_final_message.
+  if (prefill !== undefined) return openIds(tokenizer, messages, options);
+  return tokenizer.encodeChat(messages, options);
+}
+
+/** Token ids of the beginning of a prompt: of a text, or of a conversation whose last message, the user's, is left open. */
+export function beginningIds({ tokenizer }: LanguageModel, prompt: string, flags: PromptFlags): number[] {
+  const { system } = flags;
+  if (flags.raw === true || !tokenizer.hasChatTemplate) return promptIds({ tokenizer }, prompt, flags, undefined);
+  const messages: Message[] = [
+    ...(system === undefined ? [] : [{ role: 'system', content: system }]),
+    { role: 'user', content: prompt },
+  ];
+  return openIds(tokenizer, messages, { ...flags.chatTemplateConfig });
+}
+
+/** The last message is left open where it ends, as with transformers' continue_final_message. */
+function openIds(tokenizer: Tokenizer, messages: readonly Message[], options: ChatTemplateOptions): number[] {
+  const content = messages.at(-1)!.content!;
+  if (content.trim() === '') throw new UsageError('a text that is to be continued must not be empty');
   const text = tokenizer.applyChatTemplate(messages, { ...options, addGenerationPrompt: false });
-  const at = text.lastIndexOf(prefill.trim());
-  if (at < 0)
-    throw new UsageError(
-      '--prefill-response: the chat template changes the text of an answer, so it cannot be continued',
-    );
-  const open = text.slice(0, at) + prefill.trimStart();
-  return tokenizer.encode(open, { addSpecialTokens: false });
+  const at = text.lastIndexOf(content.trim());
+  if (at < 0) throw new UsageError('the chat template changes the text of the last message, so it cannot be continued');
+  return tokenizer.encode(text.slice(0, at) + content.trimStart(), { addSpecialTokens: false });
 }

@@ -5,6 +5,7 @@ import { Interrupted } from '../interrupt.js';
 import { native } from '../native.js';
 import { benchCommand } from './bench.js';
 import { cacheCommand } from './cache.js';
+import { cachePromptCommand } from './cache-prompt.js';
 import { chatCommand } from './chat.js';
 import { doctorCommand } from './doctor.js';
 import { downloadCommand } from './download.js';
@@ -26,6 +27,7 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
   const commands = [
     generateCommand(io),
     chatCommand(io),
+    cachePromptCommand(io),
     benchCommand(io),
     trainCommand(io),
     downloadCommand(io),
