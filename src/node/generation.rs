@@ -109,7 +109,7 @@ impl GenerateOptions {
             (false, None) => eos.iter().copied().collect(),
         };
         let stop = self.stop.unwrap_or_default();
-        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler })
+        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler, grammar: None })
     }
 }
 

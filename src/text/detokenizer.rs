@@ -83,7 +83,7 @@ impl Detokenizer {
 
 /// Appends the bytes that a byte-level token stands for. A token with a character outside the byte alphabet (an added token)
 /// stands for its own text.
-fn push_token_bytes(bytes: &mut Vec<u8>, token: &str) {
+pub(super) fn push_token_bytes(bytes: &mut Vec<u8>, token: &str) {
     let start = bytes.len();
     for c in token.chars() {
         let Some(byte) = byte_of(c) else {

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, DecoderWrapper};
 
+use super::detokenizer::push_token_bytes;
 use super::files::{broken_json, describe, read, read_object};
 use super::template::ChatTemplates;
 use crate::mlx::{Error, Result};
@@ -137,6 +138,33 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         let added = self.inner.get_added_vocabulary();
         added.get_added_tokens_decoder().get(&id).is_some_and(|token| added.is_special_token(&token.content))
+    }
+
+    /// The bytes of each token, by id, where tokens are bytes (byte-level BPE) or the text that they are named after. Tokens that stand
+    /// for themselves and not for text, which are the special ones and those in angle brackets, begin with 0xFF, which no text has; ids
+    /// without a token are empty.
+    pub fn token_bytes(&self) -> Option<Vec<Vec<u8>>> {
+        let push: fn(&mut Vec<u8>, &str) = match self.inner.get_decoder() {
+            Some(DecoderWrapper::ByteLevel(_)) => push_token_bytes,
+            Some(DecoderWrapper::Fuse(_)) => |bytes, token| bytes.extend(token.as_bytes()),
+            _ => return None,
+        };
+        let vocabulary = self.inner.get_vocab(true);
+        let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        let mut bytes = vec![Vec::new(); size];
+        for (token, id) in &vocabulary {
+            push(&mut bytes[*id as usize], token);
+        }
+        for (id, token) in self.inner.get_added_vocabulary().get_added_tokens_decoder() {
+            let text = &token.content;
+            let Some(bytes) = bytes.get_mut(*id as usize) else { continue };
+            bytes.clear();
+            if token.special || (text.starts_with('<') && text.ends_with('>')) {
+                bytes.push(0xFF);
+            }
+            bytes.extend(text.as_bytes());
+        }
+        Some(bytes)
     }
 
     pub(super) fn is_byte_level(&self) -> bool {

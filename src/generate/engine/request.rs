@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::mask::TokenMask;
-use crate::generate::SamplerOptions;
+use crate::generate::{CompiledGrammar, SamplerOptions};
 use crate::mlx::{Error, Result};
 use crate::text::Tokenizer;
 
@@ -50,11 +50,19 @@ pub struct RequestOptions {
     /// Texts that end a sample; their tokens are part of its tokens, but the text ends before them. They need a tokenizer.
     pub stop: Vec<String>,
     pub sampler: SamplerOptions,
+    /// What every sample must fit.
+    pub grammar: Option<Arc<CompiledGrammar>>,
 }
 
 impl Default for RequestOptions {
     fn default() -> Self {
-        RequestOptions { max_tokens: 256, stop_tokens: HashSet::new(), stop: Vec::new(), sampler: SamplerOptions::default() }
+        RequestOptions {
+            max_tokens: 256,
+            stop_tokens: HashSet::new(),
+            stop: Vec::new(),
+            sampler: SamplerOptions::default(),
+            grammar: None,
+        }
     }
 }
 
@@ -75,6 +83,20 @@ pub struct Request {
 impl Request {
     pub fn new(prompt: Vec<i32>, options: RequestOptions) -> Request {
         Request { prompt, n: 1, options, tokenizer: None, masks: Vec::new(), processed: false }
+    }
+
+    /// Makes the masks of its grammar.
+    pub(super) fn follow_grammar(&mut self) -> Result<()> {
+        let Some(grammar) = &self.options.grammar else { return Ok(()) };
+        if !self.masks.is_empty() {
+            return Err(Error::Argument("a request follows a grammar or token masks of its own, not both".into()));
+        }
+        let mut ends: Vec<i32> = self.options.stop_tokens.iter().copied().collect();
+        if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| ends.is_empty()) {
+            ends = tokenizer.eos_token_ids().iter().map(|&id| id as i32).collect();
+        }
+        self.masks = grammar.masks(self.n, ends)?;
+        Ok(())
     }
 
     /// Checks everything that can be wrong with it, so that nothing fails once it shares a step with others.

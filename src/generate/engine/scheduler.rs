@@ -123,7 +123,8 @@ impl Engine {
     }
 
     /// Puts a request at the end of the queue, under a number that no other has. One that cannot run is refused at once.
-    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<()> {
+    pub fn submit(&mut self, id: RequestId, mut request: Request) -> Result<()> {
+        request.follow_grammar()?;
         request.validate(self.vocabulary, &self.options)?;
         self.waiting.push_back((request, id));
         Ok(())

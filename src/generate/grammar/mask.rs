@@ -1,0 +1,44 @@
+//! A grammar in the engine.
+
+use std::sync::Arc;
+
+use super::{CompiledGrammar, Matcher};
+use crate::generate::TokenMask;
+use crate::mlx::Result;
+
+impl CompiledGrammar {
+    /// One mask for each of `count` rows; `ends` as in [`CompiledGrammar::matcher`].
+    pub fn masks(self: &Arc<Self>, count: usize, ends: Vec<i32>) -> Result<Vec<Box<dyn TokenMask>>> {
+        // What can be wrong with them is found now, not when the rows begin.
+        self.check_ends(&ends)?;
+        let mask = || GrammarMask { grammar: self.clone(), ends: ends.clone(), matcher: None };
+        Ok((0..count).map(|_| Box::new(mask()) as Box<dyn TokenMask>).collect())
+    }
+}
+
+/// Begins with the row: one that waits holds no matcher.
+struct GrammarMask {
+    grammar: Arc<CompiledGrammar>,
+    ends: Vec<i32>,
+    matcher: Option<Matcher>,
+}
+
+impl GrammarMask {
+    fn matcher(&mut self) -> Result<&mut Matcher> {
+        let matcher = match self.matcher.take() {
+            Some(matcher) => matcher,
+            None => self.grammar.matcher(&self.ends)?,
+        };
+        Ok(self.matcher.insert(matcher))
+    }
+}
+
+impl TokenMask for GrammarMask {
+    fn mask(&mut self, allowed: &mut [bool]) -> Result<()> {
+        self.matcher()?.mask(allowed)
+    }
+
+    fn accept(&mut self, token: i32) -> Result<()> {
+        self.matcher()?.accept(token)
+    }
+}
