@@ -3,7 +3,10 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
+import { settingNames } from '../../lib/cli/sampling.ts';
 import { MlxError } from '../../lib/errors.ts';
+import { requestKeys } from '../../lib/request-options.ts';
+import { generateKeys } from '../../lib/sampling.ts';
 import { FakeModel, native } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
 
@@ -168,6 +171,12 @@ describe('mlx-node', () => {
       "'two' is not one token of this model",
     );
     expect((await cli([...generate, '--raw', '-s', 'x'])).stderr).toContain('--system needs the chat template');
+  });
+
+  it('has a flag for every option of sampling', () => {
+    const others: readonly string[] = [...requestKeys, 'raw', 'tools', 'chatTemplateOptions', 'signal'];
+    const wanted = [...generateKeys.filter((key) => !others.includes(key)), 'stop', 'topLogprobs'];
+    expect(settingNames.toSorted()).toEqual(wanted.toSorted());
   });
 
   it("prints mlx-lm's lines with --verbose, on standard error", async () => {

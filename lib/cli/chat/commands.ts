@@ -60,7 +60,9 @@ const commands: Record<string, Command> = {
     help: 'show the settings of sampling, or set one; name= takes it back',
     run: ({ conversation, say }, text) => {
       if (text !== '') conversation.settings = changed(conversation.settings, text);
-      const entries = Object.entries(conversation.settings).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+      const entries = Object.entries(conversation.settings).map(
+        ([name, value]) => `${name}=${typeof value === 'number' ? value : JSON.stringify(value)}`,
+      );
       say(entries.length === 0 ? "All settings are the checkpoint's." : entries.join('  '));
     },
   },
