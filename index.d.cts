@@ -1112,7 +1112,7 @@ export interface UnprocessedLogits {
 }
 
 export declare namespace core {
-  /** Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap. */
+  /** Bytes that the garbage collector of this thread is told that arrays and models hold outside its heap: small changes together. */
   export function accountedMemory(): number
   /** Another handle of the same array. */
   export function alias(array: ArrayHandle): ArrayHandle
@@ -1121,6 +1121,8 @@ export declare namespace core {
   export function dtype(array: ArrayHandle): string
   /** All elements, row-major: bool as bytes, half precision as float32, complex as pairs of float32. */
   export function elements(array: ArrayHandle): Elements
+  /** Frees the array of a handle. The handle is not given out again before `release`. */
+  export function empty(handle: ArrayHandle): void
   /** Runs the graphs behind several arrays and waits. */
   export function eval(arrays: Array<ArrayHandle>): void
   /** Runs the graphs behind several arrays without blocking the event loop. */
@@ -1139,8 +1141,10 @@ export declare namespace core {
   export function ndim(array: ArrayHandle): number
   /** The group size and the bits of a mode: those given, or its usual ones. */
   export function quantizationShape(mode: string, groupSize?: number | undefined | null, bits?: number | undefined | null): Array<number>
-  /** Frees the slot of a handle; one that is not in use is left alone. */
-  export function release(handle: number): void
+  /** Frees the array of a handle and the handle itself; one that is not in use is left alone. */
+  export function release(handle: ArrayHandle): void
+  /** `release` of the first `count` handles of a list. */
+  export function releaseAll(handles: Int32Array, count: number): void
   /** A 0-dimensional array. */
   export function scalar(value: number, dtype: DtypeName): ArrayHandle
   /** The doubles through which numbers beside arrays travel. */

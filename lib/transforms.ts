@@ -14,7 +14,7 @@ import { MlxError, wrapNativeError } from './errors.js';
 import { native } from './native.js';
 import type { ArrayHandle, NativeTransformed } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { treeAssign, treeForm, treeLeaves, treeMap, treeSnapshot } from './tree.js';
+import { isBranch, treeAssign, treeForm, treeLeaves, treeMap, treeSnapshot } from './tree.js';
 import type { Tree } from './tree.js';
 
 const transforms = native().transforms;
@@ -374,6 +374,20 @@ export function compile<A extends readonly unknown[], R>(
   };
 }
 
+/** Trees whose arrays belong to them alone: what a compiled function replaces there is freed. */
+const owners = new WeakSet<object>();
+
+/** @internal Says that the arrays of a tree, an optimizer's state, belong to nobody else. */
+export const ownsArrays = (tree: object): unknown => owners.add(tree);
+
+/** The arrays of a tree that belong to it alone. */
+function ownedLeaves(tree: Tree): MxArray[] {
+  if (!isBranch(tree)) return [];
+  if (owners.has(tree)) return treeLeaves(tree);
+  const children: unknown[] = tree instanceof Map ? [...(tree as Map<unknown, unknown>).values()] : Object.values(tree);
+  return children.flatMap(ownedLeaves);
+}
+
 /** The arrays that come into the compiled function that is being traced. */
 let captured: ReadonlySet<MxArray> | undefined;
 
@@ -429,7 +443,10 @@ class CompiledForm<A extends readonly unknown[], R> {
     const [value, state, key] = trace.rebuild(results);
     setRandomState(core.alias(handleOf(key)) as ArrayHandle);
     key.dispose();
+    // Inside the trace of another compiled function the arrays are only stand-ins for a while.
+    const replaced = captured === undefined ? ownedLeaves(this.outputs) : [];
     treeAssign(this.outputs, state as MxArray[]);
+    for (const array of replaced) array.dispose();
     return value;
   }
 }

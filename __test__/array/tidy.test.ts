@@ -1,4 +1,6 @@
 import { setImmediate as tick } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { dispose, keep, mx, MxArray, tidy } from '../../lib/index.ts';
 import { native } from '../../lib/native.ts';
@@ -226,4 +228,33 @@ test('what the garbage collector is told does not drift', () => {
     });
   }
   expect(told() - before).toBe(0);
+});
+
+test('collecting arrays, disposed ones among them, takes no other with it', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const settled = async (): Promise<void> => {
+    collect();
+    // The registry's calls come as a task of their own.
+    for (let i = 0; i < 3; i++) await tick();
+  };
+  await settled();
+  const before = live();
+  const kept: MxArray[] = [];
+  for (let round = 0; round < 5; round++) {
+    // More of each than go to the addon in one call.
+    for (let i = 0; i < 6000; i++) {
+      const made = mx.array(kept.length);
+      if (i % 3 === 0) made.dispose();
+      if (i % 3 === 1) kept.push(made);
+      if (i % 100 === 0) kept.push(tidy(() => mx.array(kept.length).add(0)));
+    }
+    await settled();
+  }
+  expect(kept.every((array, i) => array.item() === i)).toBe(true);
+  expect(live() - before).toBe(kept.length);
+  dispose(kept);
+  dispose(kept);
+  await settled();
+  expect(live()).toBe(before);
 });

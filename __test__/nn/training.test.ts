@@ -266,7 +266,7 @@ describe('adapters', () => {
   });
 });
 
-test('2000 training steps in a loop that yields do not grow memory', async () => {
+test('3000 training steps in a loop that yields do not grow memory', async () => {
   const model = new nn.Sequential(new nn.Linear(32, 64), new nn.ReLU(), new nn.Linear(64, 1));
   const x = mx.random.normal([64, 32]);
   const y = mx.random.normal([64, 1]);
@@ -281,8 +281,8 @@ test('2000 training steps in a loop that yields do not grow memory', async () =>
     return memoryStats().active;
   };
   const early = await run(500);
-  const late = await run(1500);
-  // Weights take 9 KB, what one step makes some 100 KB; the collector may be some hundred steps behind.
-  expect(late).toBeLessThan(early + 32 * 2 ** 20);
-  expect(late).toBeLessThan(64 * 2 ** 20);
+  const late = await run(2500);
+  // Weights take 9 KB, what one step makes some 100 KB, 300 MB in all; the collector may be 100 MB behind.
+  expect(late).toBeLessThan(early + 128 * 2 ** 20);
+  expect(late).toBeLessThan(160 * 2 ** 20);
 });

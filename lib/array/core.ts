@@ -44,8 +44,21 @@ export interface HalfArray extends ArrayBufferView {
 /** What an operation takes for an array. A number does not widen the other operand's dtype. */
 export type ArrayLike = MxArray | number | boolean | bigint | Complex | NestedArray | TypedArray | HalfArray;
 
-/** Frees the slots of arrays that the garbage collector found unreachable. */
-const registry = new FinalizationRegistry<ArrayHandle>((handle) => core.release(handle));
+/** Handles of arrays that the garbage collector found unreachable, on their way to the addon: many at once. */
+const unreachable = new Int32Array(1024);
+let unreachableCount = 0;
+
+function releaseUnreachable(): void {
+  const count = unreachableCount;
+  unreachableCount = 0;
+  if (count > 0) core.releaseAll(unreachable, count);
+}
+
+const registry = new FinalizationRegistry<ArrayHandle>((handle) => {
+  if (unreachableCount === 0) queueMicrotask(releaseUnreachable);
+  unreachable[unreachableCount++] = handle;
+  if (unreachableCount === unreachable.length) releaseUnreachable();
+});
 
 /** @internal The handle of an array; throws where it is none or has been disposed. */
 export let handleOf: (array: MxArray) => ArrayHandle;
@@ -79,16 +92,21 @@ const bytesOf: Readonly<Record<Dtype, number>> = {
  * Memory is freed by the garbage collector, or at once by `dispose()`, `using` and `tidy()`.
  */
 export class MxArray {
+  /** With a minus where a scope frees the array: then the registry does not know it. */
   #handle: ArrayHandle;
 
   static {
     handleOf = (array) => {
       if (typeof array !== 'object' || array === null || !(#handle in array)) throw notAnArray(array);
-      if (array.#handle === none) throw disposedArray();
-      return array.#handle;
+      const handle = array.#handle;
+      if (handle > none) return handle;
+      if (handle === none) throw disposedArray();
+      return -handle as ArrayHandle;
     };
     leaveToCollector = (array) => {
-      if (array.#handle !== none) registry.register(array, array.#handle);
+      if (array.#handle >= none) return;
+      array.#handle = -array.#handle as ArrayHandle;
+      registry.register(array, array.#handle);
     };
   }
 
@@ -100,11 +118,15 @@ export class MxArray {
         "arrays are made by mx.array(data, dtype?), mx.zeros(shape) and the like, not by 'new'",
       );
     }
-    this.#handle = handle;
     // A scope frees its arrays itself: only what leaves it needs the garbage collector's attention.
     const scope = openScopes > 0 ? collecting() : undefined;
-    if (scope === undefined) registry.register(this, handle);
-    else scope.made.push(this);
+    if (scope === undefined) {
+      this.#handle = handle;
+      registry.register(this, handle);
+    } else {
+      this.#handle = -handle as ArrayHandle;
+      scope.made.push(this);
+    }
   }
 
   /** Row-major elements of `shape`. */
@@ -291,7 +313,9 @@ export class MxArray {
   dispose(): void {
     const handle = this.#handle;
     this.#handle = none;
-    core.release(handle);
+    // The registry will call with a handle that it knows: it must not be another array's by then.
+    if (handle > none) core.empty(handle);
+    else if (handle < none) core.release(-handle as ArrayHandle);
   }
 
   [Symbol.dispose](): void {

@@ -7,7 +7,7 @@ import { keep } from '../array/tidy.js';
 import { native } from '../native.js';
 import type { ArrayHandle, NativeOptimizer } from '../native-types.js';
 import { nearestName } from '../options.js';
-import { capturedByCompile } from '../transforms.js';
+import { capturedByCompile, ownsArrays } from '../transforms.js';
 import { treeFlatten } from '../tree.js';
 import { BaseOptimizer, keepAll } from './base.js';
 import type { Pair, Prepared } from './base.js';
@@ -72,6 +72,7 @@ export abstract class Optimizer extends BaseOptimizer {
       return { kind: typeof rate === 'number' ? 'constant' : 'schedule', key };
     });
     this.state = { step: scalar(0, 'uint64'), scheduled: false };
+    ownsArrays(this.state);
     this.#known.set('step', { array: this.state.step, value: 0 });
     this.#updateScheduled();
     const first = this.#ratesAt(0);

@@ -212,7 +212,8 @@ impl Array {
     }
 
     pub fn nbytes(&self) -> usize {
-        self.size() * self.dtype().size()
+        // SAFETY: reads fields.
+        unsafe { sys::mlx_array_nbytes(self.0) }
     }
 
     pub fn dtype(&self) -> Dtype {
@@ -267,8 +268,9 @@ impl Array {
             }
             Ok(values)
         };
-        // What is computed may be read from any thread; on a GPU the driver has to be asked, which is the owner's part.
-        if super::device() == "cpu" && self.is_ready() {
+        // What is computed may be read from any thread; on a GPU the driver has to be asked, which is the owner's part. While the owner
+        // evaluates it may be computing just this.
+        if super::device() == "cpu" && transforms::if_alone(|| self.is_ready()) == Some(true) {
             return copy(self);
         }
         runtime::block_on_owner(|| {

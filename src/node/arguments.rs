@@ -1,11 +1,9 @@
 //! Arguments of operations that are more than a number: an axis that may be null, and indices.
 
-use std::rc::Rc;
-
 use napi::bindgen_prelude::{FromNapiValue, TypeName, ValidateNapiValue};
 use napi::{ValueType, sys};
 
-use super::handle::{ArrayHandle, integer};
+use super::handle::{self, ArrayHandle, integer};
 use crate::mlx::{Array, Dtype, Error, Result};
 
 /// An axis as Python gives it: left out it is a default, `null` (Python's None) stands for the elements in row-major order.
@@ -59,7 +57,7 @@ impl FromNapiValue for FlatAxis {
 /// Whole numbers that name places along an axis. Those that came as plain JavaScript data are known, and checked; arrays are not
 /// looked at before evaluation, their operations move what lies outside to the nearest place.
 pub struct Indices {
-    array: Rc<Array>,
+    array: Array,
     plain: bool,
 }
 
@@ -94,7 +92,7 @@ impl Indices {
 
     /// The places, where they are known.
     fn values(&self) -> Result<Vec<i64>> {
-        let array = &*self.array;
+        let array = &self.array;
         if !self.plain {
             return Ok(Vec::new());
         }
@@ -130,8 +128,8 @@ impl FromNapiValue for Indices {
     /// The handle of plain data arrives with a minus.
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
         // SAFETY: as the caller promises.
-        let handle = unsafe { f64::from_napi_value(env, value) }?;
-        let array = ArrayHandle::find(handle.abs())?;
-        Ok(Indices { array, plain: handle < 0. })
+        let handle = unsafe { handle::read(env, value) };
+        let array = ArrayHandle::find(handle.saturating_abs()).map_err(handle::refused)?;
+        Ok(Indices { array, plain: handle < 0 })
     }
 }

@@ -58,10 +58,24 @@ mod conversions {
     }
 }
 
-/// Frees the slot of a handle; one that is not in use is left alone.
-#[napi(namespace = "core")]
-pub fn release(handle: f64) {
+/// Frees the array of a handle and the handle itself; one that is not in use is left alone.
+#[napi(namespace = "core", ts_args_type = "handle: ArrayHandle")]
+pub fn release(handle: i32) {
     handle::release(handle);
+}
+
+/// Frees the array of a handle. The handle is not given out again before `release`.
+#[napi(namespace = "core", ts_args_type = "handle: ArrayHandle")]
+pub fn empty(handle: i32) {
+    handle::empty(handle);
+}
+
+/// `release` of the first `count` handles of a list.
+#[napi(namespace = "core")]
+pub fn release_all(handles: Int32Array, count: u32) {
+    for &handle in handles.iter().take(count as usize) {
+        handle::release(handle);
+    }
 }
 
 /// Arrays that this thread's JavaScript holds.
@@ -70,10 +84,10 @@ pub fn live_arrays() -> u32 {
     handle::live() as u32
 }
 
-/// Bytes that the garbage collector of this thread has been told that arrays and models hold outside its heap.
+/// Bytes that the garbage collector of this thread is told that arrays and models hold outside its heap: small changes together.
 #[napi(namespace = "core")]
 pub fn accounted_memory() -> f64 {
-    lifetime::accounted() as f64
+    (lifetime::accounted() + handle::untold()) as f64
 }
 
 /// Copies the bytes of elements of `dtype`, row-major, into a new array.

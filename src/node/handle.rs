@@ -1,87 +1,152 @@
-//! Arrays as JavaScript sees them: numbers that name a slot of this thread's table.
+//! Arrays as JavaScript sees them: small whole numbers that name a slot of this thread's table.
 //!
 //! `MxArray` is a JavaScript class around such a number. A number costs a twentieth of a wrapped object to make, which is most of
-//! what a small operation costs. The class registers itself with a `FinalizationRegistry` that releases the slot.
-//! A slot's generation is part of its handle, so a stale handle is an error and never another array.
+//! what a small operation costs; one that fits 31 bits is no object of its own in V8's heap either.
+//!
+//! A wrapper that is registered with a `FinalizationRegistry` keeps its slot until the registry has called: `empty` frees the array and
+//! `release` the slot. So a slot is never used again while something may still name it.
 
 use std::cell::RefCell;
 use std::ops::Deref;
-use std::rc::Rc;
 
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, ValidateNapiValue};
 use napi::{ValueType, sys};
 
 use super::lifetime::account;
+use super::report::Report;
 use crate::mlx::{Array, Dtype, Error, Result};
 
 /// What an array costs beside its elements, in bytes: its graph node, shape and handle (measured: 1.2 KB for each of many sums that
 /// wait for evaluation, with 0.2 KB in JavaScript's own heap). Reported to the garbage collector, so that many small arrays count too.
 const OVERHEAD: usize = 1000;
 
-/// 2^32: handles are `generation * SPAN + slot`, exact in a double.
-const SPAN: f64 = 4_294_967_296.0;
-/// Generations stay below 2^21 so that a handle stays below 2^53.
-const LAST_GENERATION: u32 = (1 << 21) - 1;
-
-#[derive(Default)]
 struct Slot {
-    generation: u32,
-    array: Option<Rc<Array>>,
-    /// Bytes reported to the garbage collector, to be taken back exactly once.
+    array: Option<Array>,
+    /// Bytes that count towards what the garbage collector is told, to be taken back exactly once.
     accounted: i64,
+    /// Whether no handle names it.
+    free: bool,
 }
 
-#[derive(Default)]
 struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Slots that are not used again.
-    retired: usize,
+    /// Slots with an array.
+    live: usize,
+    report: Report,
 }
 
 thread_local! {
-    static TABLE: RefCell<Table> = RefCell::default();
+    static TABLE: RefCell<Table> =
+        const { RefCell::new(Table { slots: Vec::new(), free: Vec::new(), live: 0, report: Report::NEW }) };
 }
 
 impl Table {
-    fn insert(&mut self, array: Rc<Array>) -> f64 {
-        let accounted = account((array.nbytes() + OVERHEAD) as i64);
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let slot = &mut self.slots[index as usize];
-        // From 1 on, so that 0 is never a handle.
-        slot.generation += 1;
-        (slot.array, slot.accounted) = (Some(array), accounted);
-        slot.generation as f64 * SPAN + index as f64
-    }
-
-    fn slot(&mut self, handle: f64) -> Option<&mut Slot> {
-        let (generation, index) = ((handle / SPAN) as u32, (handle % SPAN) as usize);
-        self.slots.get_mut(index).filter(|slot| slot.generation == generation && slot.array.is_some())
-    }
-
-    fn get(&mut self, handle: f64) -> Option<Rc<Array>> {
-        self.slot(handle)?.array.clone()
-    }
-
-    fn take(&mut self, handle: f64) -> Option<Rc<Array>> {
-        let slot = self.slot(handle)?;
-        let array = slot.array.take();
-        account(-slot.accounted);
-        // A slot that has had all its generations rests: a finalizer that is still to run may hold a handle of any of them.
-        if slot.generation < LAST_GENERATION {
-            self.free.push((handle % SPAN) as u32);
-        } else {
-            self.retired += 1;
+    fn insert(&mut self, array: Array) -> i32 {
+        let accounted = (array.nbytes() + OVERHEAD) as i64;
+        self.report.untold += accounted;
+        self.live += 1;
+        let slot = Slot { array: Some(array), accounted, free: false };
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = slot;
+            return index as i32 + 1;
         }
-        array
+        self.slots.push(slot);
+        // From 1 on, so that 0 is never a handle. Long before 31 bits run out the memory does.
+        i32::try_from(self.slots.len()).expect("two billion arrays")
+    }
+
+    fn get(&self, handle: i32) -> Result<&Array> {
+        let slot = usize::try_from(handle).ok().and_then(|handle| self.slots.get(handle.wrapping_sub(1)));
+        slot.and_then(|slot| slot.array.as_ref())
+            .ok_or_else(|| Error::Argument("this is not the handle of an array of this thread, or the array was disposed".into()))
+    }
+
+    /// The array of a slot, which is empty then, or free.
+    fn take(&mut self, handle: i32, free: bool) -> Option<Array> {
+        let index = usize::try_from(handle).ok()?.checked_sub(1)?;
+        let slot = self.slots.get_mut(index).filter(|slot| !slot.free)?;
+        if free {
+            slot.free = true;
+            self.free.push(index as u32);
+        }
+        let array = slot.array.take()?;
+        self.report.untold -= slot.accounted;
+        self.live -= 1;
+        Some(array)
     }
 }
 
+/// A new handle.
+pub(super) fn insert(array: Array) -> i32 {
+    let (handle, due) = TABLE.with_borrow_mut(|table| (table.insert(array), table.report.due()));
+    account(due);
+    handle
+}
+
+fn take(handle: i32, free: bool) {
+    let (array, due) = TABLE.with_borrow_mut(|table| (table.take(handle, free), table.report.due()));
+    // Dropped outside the borrow: the end of an array may run arbitrary destructors.
+    drop(array);
+    account(due);
+}
+
+/// Frees an array and its slot; a handle that is not in use is left alone.
+pub(super) fn release(handle: i32) {
+    take(handle, true);
+}
+
+/// Frees an array. Its slot stays until `release`.
+pub(super) fn empty(handle: i32) {
+    take(handle, false);
+}
+
+/// Frees all of this thread's arrays, when its JavaScript environment ends.
+pub(super) fn release_all() {
+    let slots = TABLE.with_borrow_mut(|table| {
+        (table.free, table.live, table.report) = (Vec::new(), 0, Report::NEW);
+        std::mem::take(&mut table.slots)
+    });
+    drop(slots);
+    RECENT.with_borrow_mut(|recent| recent.fill(None));
+}
+
+/// Arrays that this thread's JavaScript holds.
+pub(super) fn live() -> usize {
+    TABLE.with_borrow(|table| table.live)
+}
+
+/// Bytes that the garbage collector of this thread is to be told about, beside those it has been told about.
+pub(super) fn untold() -> i64 {
+    TABLE.with_borrow(|table| table.report.untold)
+}
+
+/// What `operation` makes of an array.
+pub(super) fn with(handle: i32, operation: fn(&Array) -> Result<Array>) -> Result<i32> {
+    TABLE.with_borrow(|table| operation(table.get(handle)?)).map(insert)
+}
+
+/// What `operation` makes of two operands: handles, or where one has a minus the place of a number in the scratch memory.
+pub(super) fn with_pair(a: i32, b: i32, operation: fn(&Array, &Array) -> Result<Array>) -> Result<i32> {
+    let made = if a > 0 && b > 0 {
+        TABLE.with_borrow(|table| operation(table.get(a)?, table.get(b)?))
+    } else {
+        let (a, b) = Operand::pair(Operand::find(a)?, Operand::find(b)?)?;
+        operation(&a, &b)
+    };
+    made.map(insert)
+}
+
+/// A handle as JavaScript gives it; 0, which none has, for anything else.
+pub(super) unsafe fn read(env: sys::napi_env, value: sys::napi_value) -> i32 {
+    let mut handle = 0;
+    // SAFETY: as the caller promises, a value of this environment, in the current scope.
+    let status = unsafe { sys::napi_get_value_int32(env, value, &mut handle) };
+    if status == sys::Status::napi_ok { handle } else { 0 }
+}
+
 /// An array that came from JavaScript or goes there.
-pub struct ArrayHandle(Rc<Array>);
+pub struct ArrayHandle(Array);
 
 impl Deref for ArrayHandle {
     type Target = Array;
@@ -99,7 +164,7 @@ impl std::borrow::Borrow<Array> for ArrayHandle {
 
 impl From<Array> for ArrayHandle {
     fn from(array: Array) -> Self {
-        ArrayHandle(Rc::new(array))
+        ArrayHandle(array)
     }
 }
 
@@ -117,27 +182,23 @@ impl ValidateNapiValue for ArrayHandle {}
 
 impl FromNapiValue for ArrayHandle {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
-        let mut handle = 0.0;
-        // SAFETY: a value of this environment, in the current scope.
-        let status = unsafe { sys::napi_get_value_double(env, value, &mut handle) };
-        // No array has the handle 0.
-        ArrayHandle::find(if status == sys::Status::napi_ok { handle } else { 0. }).map(ArrayHandle)
+        // SAFETY: as the caller promises.
+        ArrayHandle::find(unsafe { read(env, value) }).map(ArrayHandle).map_err(refused)
     }
 }
 
 impl ArrayHandle {
-    pub(super) fn find(handle: f64) -> napi::Result<Rc<Array>> {
-        TABLE.with_borrow_mut(|table| table.get(handle)).ok_or_else(|| {
-            napi::Error::new(
-                napi::Status::InvalidArg,
-                "this is not the handle of an array of this thread, or the array was disposed",
-            )
-        })
+    pub(super) fn find(handle: i32) -> Result<Array> {
+        TABLE.with_borrow(|table| table.get(handle).cloned())
     }
 }
 
+pub(super) fn refused(error: Error) -> napi::Error {
+    napi::Error::new(napi::Status::InvalidArg, error.to_string())
+}
+
 /// The key of a random draw: an array that the TypeScript layer supplies where the caller gives none.
-pub struct RandomKey(Rc<Array>);
+pub struct RandomKey(Array);
 
 impl Deref for RandomKey {
     type Target = Array;
@@ -168,18 +229,17 @@ impl FromNapiValue for RandomKey {
 
 impl ToNapiValue for ArrayHandle {
     unsafe fn to_napi_value(env: sys::napi_env, value: Self) -> napi::Result<sys::napi_value> {
-        let handle = TABLE.with_borrow_mut(|table| table.insert(value.0));
         // SAFETY: makes a number in the current scope.
-        unsafe { f64::to_napi_value(env, handle) }
+        unsafe { i32::to_napi_value(env, insert(value.0)) }
     }
 }
 
 /// An array whose slot its reader frees: what a JavaScript function hands over for good.
-pub struct TakenHandle(Rc<Array>);
+pub struct TakenHandle(Array);
 
 impl TakenHandle {
     pub fn into_array(self) -> Array {
-        Rc::try_unwrap(self.0).unwrap_or_else(|shared| Array::clone(&shared))
+        self.0
     }
 }
 
@@ -198,34 +258,45 @@ impl ValidateNapiValue for TakenHandle {}
 impl FromNapiValue for TakenHandle {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
         // SAFETY: as the caller promises.
-        let (array, handle) = unsafe { (ArrayHandle::from_napi_value(env, value)?, f64::from_napi_value(env, value)?) };
+        let handle = unsafe { read(env, value) };
+        let array = ArrayHandle::find(handle).map_err(refused)?;
         release(handle);
-        Ok(TakenHandle(array.0))
+        Ok(TakenHandle(array))
     }
 }
 
 /// An array, or a number beside one. A number arrives as a negative handle and lies in the scratch memory: that costs nothing, where
 /// an array of its own would cost as much as the operation.
 pub enum Operand {
-    Array(Rc<Array>),
+    Array(Array),
     Number(f64),
 }
 
 impl Operand {
+    fn find(handle: i32) -> Result<Operand> {
+        if handle < 0 {
+            return Ok(Operand::Number(scratch::read(-(handle + 1) as usize)));
+        }
+        ArrayHandle::find(handle).map(Operand::Array)
+    }
+
     /// As an array on its own: a number takes `dtype`.
-    pub fn alone(self, dtype: Dtype) -> Result<Rc<Array>> {
+    pub fn alone(self, dtype: Dtype) -> Result<Array> {
         match self {
             Operand::Array(array) => Ok(array),
-            Operand::Number(value) => Ok(Rc::new(Array::scalar_of(value, dtype)?)),
+            Operand::Number(value) => Array::scalar_of(value, dtype),
         }
     }
 
     /// Both sides as arrays. A number takes the dtype of the array beside it where that can hold it, else float32 (int32 for a whole
     /// number beside booleans), so that it does not widen the other side: as Python's MLX treats Python's numbers.
-    pub fn pair(a: Operand, b: Operand) -> Result<(Rc<Array>, Rc<Array>)> {
+    pub fn pair(a: Operand, b: Operand) -> Result<(Array, Array)> {
         match (a, b) {
             (Operand::Array(a), Operand::Array(b)) => Ok((a, b)),
-            (Operand::Array(a), Operand::Number(b)) => Ok((a.clone(), constant(b, a.dtype())?)),
+            (Operand::Array(a), Operand::Number(b)) => {
+                let b = constant(b, a.dtype())?;
+                Ok((a, b))
+            }
             (Operand::Number(a), Operand::Array(b)) => Ok((constant(a, b.dtype())?, b)),
             (Operand::Number(_), Operand::Number(_)) => Err(Error::Internal("two numbers arrived where one is an array".into())),
         }
@@ -236,14 +307,14 @@ impl Operand {
 const CONSTANTS: usize = 64;
 
 /// The bits of a number, the dtype beside it, and the array.
-type Constant = (u64, Dtype, Rc<Array>);
+type Constant = (u64, Dtype, Array);
 
 thread_local! {
     static RECENT: RefCell<[Option<Constant>; CONSTANTS]> = const { RefCell::new([const { None }; CONSTANTS]) };
 }
 
 /// `weak_scalar`, kept for the next time.
-fn constant(value: f64, like: Dtype) -> Result<Rc<Array>> {
+fn constant(value: f64, like: Dtype) -> Result<Array> {
     let bits = value.to_bits();
     let place = (bits ^ (bits >> 47) ^ (like as u64).wrapping_mul(7)) as usize % CONSTANTS;
     RECENT.with_borrow_mut(|recent| {
@@ -253,7 +324,7 @@ fn constant(value: f64, like: Dtype) -> Result<Rc<Array>> {
         {
             return Ok(array.clone());
         }
-        let array = Rc::new(weak_scalar(value, like)?);
+        let array = weak_scalar(value, like)?;
         recent[place] = Some((bits, like, array.clone()));
         Ok(array)
     })
@@ -285,13 +356,7 @@ impl ValidateNapiValue for Operand {}
 impl FromNapiValue for Operand {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
         // SAFETY: as the caller promises.
-        unsafe {
-            let mut handle = 0.0;
-            if sys::napi_get_value_double(env, value, &mut handle) == sys::Status::napi_ok && handle < 0.0 {
-                return Ok(Operand::Number(scratch::read(-handle as usize - 1)));
-            }
-            ArrayHandle::from_napi_value(env, value).map(|array| Operand::Array(array.0))
-        }
+        Operand::find(unsafe { read(env, value) }).map_err(refused)
     }
 }
 
@@ -347,25 +412,6 @@ pub mod scratch {
         MEMORY.set(std::ptr::null());
         VIEW.set(std::ptr::null_mut());
     }
-}
-
-/// Frees a slot; a handle that is not in use is left alone.
-pub fn release(handle: f64) {
-    // Dropped outside the borrow: the end of an array may run arbitrary destructors.
-    let array = TABLE.with_borrow_mut(|table| table.take(handle));
-    drop(array);
-}
-
-/// Frees all of this thread's arrays, when its JavaScript environment ends.
-pub fn release_all() {
-    let table = TABLE.with_borrow_mut(std::mem::take);
-    drop(table);
-    RECENT.with_borrow_mut(|recent| recent.fill(None));
-}
-
-/// Arrays that this thread's JavaScript holds.
-pub fn live() -> usize {
-    TABLE.with_borrow(|table| table.slots.len() - table.free.len() - table.retired)
 }
 
 /// Sizes, axes and indices arrive as JavaScript numbers: whole and within 32 bits, or an error that shows them.

@@ -22,8 +22,9 @@ thread_local! {
 }
 
 #[napi(module_exports)]
-pub fn start(_exports: Object, env: Env) -> napi::Result<()> {
+pub fn start(exports: Object, env: Env) -> napi::Result<()> {
     ENV.set(env.raw());
+    super::direct::install(&exports)?;
     ENVIRONMENTS.fetch_add(1, Ordering::AcqRel);
     env.add_env_cleanup_hook((), |()| {
         super::transforms::forget_functions();

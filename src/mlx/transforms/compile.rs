@@ -5,7 +5,8 @@
 //! that address, and a drop there would touch a cache in use. So a function belongs to the thread of its first call; dropped elsewhere, it
 //! waits for that thread to come by or end.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use mlx_sys as sys;
 
@@ -72,6 +73,10 @@ pub struct Compiled {
 impl Compiled {
     /// The outputs, lazy. An error of the function leaves nothing behind: the next call traces again.
     pub fn call(&self, inputs: &[Array]) -> Result<Vec<Array>> {
+        if !ENABLED.load(Ordering::Relaxed) {
+            // What MLX compiles now would stay uncompiled.
+            return self.function.apply(inputs);
+        }
         let here = home().ok_or_else(|| Error::Internal("a compiled function was called by a thread that ends".into()))?;
         let compile = || {
             // SAFETY: fills an empty closure.
@@ -105,8 +110,13 @@ pub fn compile_available() -> bool {
             .is_ok_and(|status| status.success())
 }
 
+/// As MLX begins.
+static ENABLED: LazyLock<AtomicBool> = LazyLock::new(|| AtomicBool::new(std::env::var_os("MLX_DISABLE_COMPILE").is_none()));
+
 /// Turns compilation on or off for this process: off, compiled functions run operation by operation.
 pub fn set_compile_enabled(enabled: bool) -> Result<()> {
     // SAFETY: each sets a mode.
-    check(unsafe { if enabled { sys::mlx_enable_compile() } else { sys::mlx_disable_compile() } })
+    check(unsafe { if enabled { sys::mlx_enable_compile() } else { sys::mlx_disable_compile() } })?;
+    ENABLED.store(enabled, Ordering::Relaxed);
+    Ok(())
 }

@@ -17,7 +17,7 @@ mod vmap;
 pub use compile::{Compiled, compile_available, compiled, set_compile_enabled};
 pub use custom::{checkpoint, custom_vjp};
 pub use grad::{jvp, value_and_grad, vjp};
-pub(crate) use traversal::{Inherited, alone, in_trace, retaining};
+pub(crate) use traversal::{Inherited, alone, if_alone, in_trace, retaining};
 pub use vmap::vmap;
 
 use super::array::ArrayVec;

@@ -286,6 +286,20 @@ fn transforms_beside_evaluation() {
     }
 }
 
+#[test]
+fn what_is_being_evaluated_is_read_when_it_is_done() {
+    let slow = || (0..60).try_fold(vector(&[1., 2.]), |x, _| x.multiply_scalar(1.5)).unwrap();
+    let wanted = slow().to_f32().unwrap();
+    for round in 0..200 {
+        let lazy = slow();
+        let waiting = lazy.clone();
+        spawn_once(move || waiting.eval().unwrap());
+        // At different moments of the evaluation.
+        (0..round * 20).for_each(|_| std::hint::spin_loop());
+        assert_eq!(lazy.to_f32().unwrap(), wanted, "round {round}");
+    }
+}
+
 /// Counts how many of itself there are.
 struct Counted(Arc<AtomicUsize>);
 

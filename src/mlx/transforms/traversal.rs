@@ -2,14 +2,15 @@
 //!
 //! A transform walks the graph of what its function returned, all the way down; evaluation takes graphs apart. Both hold one lock while
 //! they do, so a lazy array may be in a transform on one thread and in an evaluation on the owner. The lock is let go while a traced
-//! function runs: it may read values, which the owner computes.
+//! function runs: it may read values, which the owner computes. Asking whether an array is computed takes the lock as well: while it is
+//! being evaluated the answer may be yes before its elements are there, and asking changes the array.
 //!
 //! MLX drops the graph of what it has evaluated, except inside a transform, which still needs it. It tells by a flag of the thread. When a
 //! traced function reads a value the evaluation happens on the owner, so the flag is carried there.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use mlx_sys as sys;
 
@@ -39,6 +40,19 @@ pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
     let result = work();
     HELD.set(None);
     result
+}
+
+/// `alone`, where no other such code is at work; nothing otherwise.
+pub(crate) fn if_alone<T>(work: impl FnOnce() -> T) -> Option<T> {
+    if HELD.with_borrow(Option::is_some) {
+        return Some(work());
+    }
+    let _held = match GRAPHS.try_lock() {
+        Ok(held) => held,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    Some(work())
 }
 
 /// Runs a traced function from within `alone`, without the lock.

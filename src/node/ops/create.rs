@@ -44,7 +44,7 @@ pub fn ones_like(a: ArrayHandle, dtype: Option<DtypeName>) -> js::Result<ArrayHa
 #[napi(namespace = "ops", catch_unwind)]
 pub fn full_like(a: ArrayHandle, vals: Operand, dtype: Option<DtypeName>) -> js::Result<ArrayHandle> {
     let dtype = DtypeName::or(dtype, a.dtype())?;
-    Ok(ops::full_array(a.shape(), &*vals.alone(dtype)?, dtype)?.into())
+    Ok(ops::full_array(a.shape(), &vals.alone(dtype)?, dtype)?.into())
 }
 
 /// `[start, stop)` in steps (1); `arange(stop)` starts at 0. Whole numbers give int32, or int64 where they need it, others float32,

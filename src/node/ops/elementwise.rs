@@ -4,6 +4,7 @@ use napi_derive::napi;
 
 use super::{ArrayHandle, DtypeName, Operand, integer_or};
 use crate::mlx::{Array, ops, transforms};
+use crate::node::direct;
 use crate::node::error as js;
 
 macro_rules! unary {
@@ -13,7 +14,9 @@ macro_rules! unary {
         pub fn $name(a: ArrayHandle) -> js::Result<ArrayHandle> {
             Ok(a.$name()?.into())
         }
-    )* };
+    )*
+        pub(in crate::node) const UNARY: &[(&str, direct::Unary)] = &[$((stringify!($name), Array::$name)),*];
+    };
 }
 
 macro_rules! binary {
@@ -24,7 +27,9 @@ macro_rules! binary {
             let (a, b) = Operand::pair(a, b)?;
             Ok(a.$name(&b)?.into())
         }
-    )* };
+    )*
+        pub(in crate::node) const BINARY: &[(&str, direct::Binary)] = &[$((stringify!($name), Array::$name)),*];
+    };
 }
 
 unary! {

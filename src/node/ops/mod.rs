@@ -3,7 +3,7 @@
 
 mod conv;
 mod create;
-mod elementwise;
+pub(super) mod elementwise;
 mod fast;
 mod fft;
 mod index;
