@@ -446,7 +446,7 @@ class CompiledForm<A extends readonly unknown[], R> {
     // Inside the trace of another compiled function the arrays are only stand-ins for a while.
     const replaced = captured === undefined ? ownedLeaves(this.outputs) : [];
     treeAssign(this.outputs, state as MxArray[]);
-    for (const array of replaced) array.dispose();
+    for (const old of replaced) old.dispose();
     return value;
   }
 }

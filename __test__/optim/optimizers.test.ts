@@ -309,18 +309,18 @@ describe('learning rates', () => {
     const model = one();
     const optimizer = new optim.AdamW({ learningRate: 1e-3 }).init(model);
     const other = new optim.SGD({ learningRate: 1, momentum: 0.5 }).init(model);
-    const all = new optim.MultiOptimizer([optimizer, other], [() => true]);
-    const state = [model, { all: all.state }];
-    const step = mx.compile((g: MxArray) => (all.update(model, { w: g }), g), { inputs: state, outputs: state });
+    const both = new optim.MultiOptimizer([optimizer, other], [() => true]);
+    const state = [model, { optimizer: both.state }];
+    const step = mx.compile((g: MxArray) => (both.update(model, { w: g }), g), { inputs: state, outputs: state });
     step(gradient.w);
     for (let i = 0; i < 3; i++) {
-      const [weights, owned] = [model.w, mx.treeLeaves(all.state)];
+      const [weights, owned] = [model.w, mx.treeLeaves(both.state)];
       step(gradient.w);
       expect(owned.every((array) => array.disposed)).toBe(true);
-      expect(mx.treeLeaves(all.state).some((array) => array.disposed)).toBe(false);
+      expect(mx.treeLeaves(both.state).some((array) => array.disposed)).toBe(false);
       expect(weights.disposed).toBe(false);
     }
-    expect([optimizer.step, all.step]).toEqual([4, 4]);
+    expect([optimizer.step, both.step]).toEqual([4, 4]);
   });
 
   test('without init, the first compiled call makes the state', () => {
