@@ -174,8 +174,8 @@ describe('mlx-node', () => {
   });
 
   it('has a flag for every option of sampling', () => {
-    const others: readonly string[] = [...requestKeys, 'raw', 'tools', 'chatTemplateOptions', 'signal'];
-    const wanted = [...generateKeys.filter((key) => !others.includes(key)), 'stop', 'topLogprobs'];
+    const others = new Set<string>([...requestKeys, 'raw', 'tools', 'chatTemplateOptions', 'signal']);
+    const wanted = [...generateKeys.filter((key) => !others.has(key)), 'stop', 'topLogprobs'];
     expect(settingNames.toSorted()).toEqual(wanted.toSorted());
   });
 
