@@ -94,7 +94,10 @@ const kinds: Readonly<Record<DtypeKind, readonly DtypeCategory[]>> = {
   numeric: ['number'],
 };
 
-const isDtype = (name: unknown): name is Dtype => typeof name === 'string' && Object.hasOwn(families, name);
+const isIn = <T extends object>(names: T, name: unknown): name is keyof T =>
+  typeof name === 'string' && Object.hasOwn(names, name);
+
+const isDtype = (name: unknown): name is Dtype => isIn(families, name);
 
 function unknownName(where: string, name: unknown, known: readonly string[]): MlxError {
   const near = typeof name === 'string' ? nearestName(name, known) : undefined;
@@ -144,7 +147,7 @@ export const canCast = (from: MxArray | Dtype, to: Dtype): boolean => {
 /** Whether a dtype or family lies in another; a dtype lies in itself, not in larger ones. */
 export function issubdtype(a: Dtype | DtypeCategory, b: Dtype | DtypeCategory): boolean {
   for (const name of [a, b]) {
-    if (!isDtype(name) && !Object.hasOwn(parents, name))
+    if (!isDtype(name) && !isIn(parents, name))
       throw unknownName('issubdtype', name, [...Object.keys(families), ...Object.keys(parents)]);
   }
   if (a === b) return true;
@@ -159,8 +162,7 @@ export function isdtype(dtype: Dtype, kind: Dtype | DtypeKind | readonly (Dtype 
   return (Array.isArray(list(kind)) ? (kind as readonly (Dtype | DtypeKind)[]) : [kind as Dtype | DtypeKind]).some(
     (one) => {
       if (isDtype(one)) return one === own;
-      if (!Object.hasOwn(kinds, one))
-        throw unknownName('isdtype', one, [...Object.keys(kinds), ...Object.keys(families)]);
+      if (!isIn(kinds, one)) throw unknownName('isdtype', one, [...Object.keys(kinds), ...Object.keys(families)]);
       return kinds[one].some((family) => issubdtype(own, family));
     },
   );
