@@ -31,7 +31,7 @@ const categories = [
   ['lib/nn/', 'Layers'],
   ['lib/optim/clip', 'Gradient clipping'],
   ['lib/optim/schedules', 'Schedules'],
-  ['lib/cache.ts', 'Layers'],
+  ['lib/cache/', 'Caches'],
   ['lib/optim/', 'Optimizers'],
   ['lib/array/create.ts', created],
   ['lib/array/index', 'Indexing'],
