@@ -12,22 +12,26 @@ import type {
   UnprocessedLogits,
 } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { resolveLimits } from './request-options.js';
-import type { BatchLimits, RequestOptions } from './request-options.js';
+import { resolveLimits, resolveSpeculation, speculationKeys } from './request-options.js';
+import type { BatchLimits, RequestOptions, SpeculationOptions } from './request-options.js';
 import type { GenerateOptions } from './sampling.js';
 import { GenerateStream, summarize } from './stream.js';
 import type { GenerateChunk, GenerateResult, Totals } from './stream.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /** How much an engine takes on at a time. */
-export interface EngineOptions extends BatchLimits {
+export interface EngineOptions extends BatchLimits, SpeculationOptions {
   /** The most answers that are decoded together; further requests wait. Default 32. */
   maxBatchSize?: number;
   /** The most prompts that are read together. Default 8. */
   prefillBatchSize?: number;
 }
 
-const engineKeys = ['maxBatchSize', 'prefillBatchSize', 'prefillStepSize'];
+const engineKeys = ['maxBatchSize', 'prefillBatchSize', 'prefillStepSize', ...speculationKeys];
+const engineOnly: readonly string[] = ['prefillStepSize', ...speculationKeys];
+
+/** Options of one request. */
+export type SubmitOptions = Omit<GenerateOptions, keyof BatchLimits | keyof SpeculationOptions>;
 
 /** A request under way: its chunks until somebody reads them, and how it ended. */
 class Answer {
@@ -86,15 +90,17 @@ class Answer {
 export class EngineCore {
   readonly #native: NativeEngine;
   readonly #tokenizer: Tokenizer | null;
+  readonly #speculates: boolean;
   readonly #answers = new Map<number, Answer>();
   /** Something was cancelled that the addon has not freed yet. */
   #untidy = false;
   #pumping = false;
   #closed = false;
 
-  constructor(native: NativeEngine, tokenizer: Tokenizer | null) {
+  constructor(native: NativeEngine, tokenizer: Tokenizer | null, speculates: boolean) {
     this.#native = native;
     this.#tokenizer = tokenizer;
+    this.#speculates = speculates;
   }
 
   get stats(): EngineStats {
@@ -185,10 +191,22 @@ export class EngineCore {
         finishReason: finishReason ?? null,
       });
     }
-    for (const { request, promptTokens, generatedTokens, promptMs, decodeMs } of finished) {
+    for (const {
+      request,
+      promptTokens,
+      generatedTokens,
+      promptMs,
+      decodeMs,
+      draftTokens,
+      acceptedTokens,
+    } of finished) {
       const answer = this.#answers.get(request);
       this.#forget(request);
-      answer?.finish(summarize(promptTokens, generatedTokens, promptMs, decodeMs));
+      const acceptanceRate = draftTokens > 0 ? acceptedTokens / draftTokens : 0;
+      answer?.finish({
+        ...summarize(promptTokens, generatedTokens, promptMs, decodeMs),
+        ...(this.#speculates ? { speculation: { draftTokens, acceptedTokens, acceptanceRate } } : {}),
+      });
     }
     for (const { request, code, message } of failed) {
       const answer = this.#answers.get(request);
@@ -283,13 +301,17 @@ export class Engine {
   constructor(model: LanguageModel, options: EngineOptions = {}) {
     rejectUnknownKeys(options, engineKeys, 'Engine');
     this.#model = model;
-    this.#core = model.startEngine(resolveLimits(options, 'Engine'));
+    const { maxBatchSize, prefillBatchSize, prefillStepSize } = options;
+    const { limits, draft } = resolveSpeculation(options, 'Engine');
+    const sizes = resolveLimits({ maxBatchSize, prefillBatchSize, prefillStepSize }, 'Engine');
+    this.#core = model.startEngine({ ...sizes, ...limits }, draft);
   }
 
   /** Puts a request at the end of the queue. */
-  submit(prompt: Prompt, options: Omit<GenerateOptions, 'prefillStepSize'> = {}): EngineRequest {
-    if ('prefillStepSize' in options)
-      throw new MlxError('ERR_MLX_CONFIG', 'prefillStepSize is an option of the engine, not of a request');
+  submit(prompt: Prompt, options: SubmitOptions = {}): EngineRequest {
+    const misplaced = Object.keys(options).find((key) => engineOnly.includes(key));
+    if (misplaced !== undefined)
+      throw new MlxError('ERR_MLX_CONFIG', `${misplaced} is an option of the engine, not of a request`);
     options.signal?.throwIfAborted();
     const { ids, sampling } = this.#model.request(prompt, options, 'submit()');
     return new EngineRequest(this.#core.submit(ids, sampling, options), options.signal);

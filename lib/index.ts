@@ -45,10 +45,10 @@ export type {
 } from './hub/index.js';
 export type { GenerateOptions, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
-export type { Completion, GenerateChunk, GenerateResult, Timings, Usage } from './stream.js';
+export type { Completion, GenerateChunk, GenerateResult, Speculation, Timings, Usage } from './stream.js';
 export { Engine, EngineRequest } from './engine.js';
-export type { EngineOptions } from './engine.js';
-export type { LogitsProcessor, PromptProgress } from './request-options.js';
+export type { EngineOptions, SubmitOptions } from './engine.js';
+export type { LogitsProcessor, PromptLookupOptions, PromptProgress, SpeculationOptions } from './request-options.js';
 export { ChatParser, ChatSession, ChatStream, parseAnswer } from './chat/index.js';
 export type {
   ChatDelta,

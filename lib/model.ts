@@ -25,7 +25,8 @@ import type {
   NativeModel,
 } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { resolveLimits, resolveRequest } from './request-options.js';
+import { resolveLimits, resolveRequest, resolveSpeculation, speculationKeys } from './request-options.js';
+import type { SpeculationOptions } from './request-options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
 import { withSignal } from './signal.js';
@@ -90,7 +91,10 @@ function leftPaddingOf(attentionMask: ArrayLike, shape: readonly number[]): numb
   });
 }
 
-export interface GenerateBatchOptions extends Omit<GenerateOptions, 'n' | 'onProgress' | 'logitsProcessors'> {
+export interface GenerateBatchOptions extends Omit<
+  GenerateOptions,
+  'n' | 'onProgress' | 'logitsProcessors' | keyof SpeculationOptions
+> {
   /** Answers for each prompt. Default 1. */
   numGenerations?: number;
   /** The most answers that are decoded together. Default: all. */
@@ -108,7 +112,7 @@ export interface GenerateBatchResult {
 }
 
 const batchKeys = [
-  ...generateKeys.filter((key) => key !== 'n' && key !== 'logitsProcessors'),
+  ...generateKeys.filter((key) => !['n', 'logitsProcessors', ...speculationKeys].includes(key)),
   'numGenerations',
   'completionBatchSize',
   'prefillBatchSize',
@@ -268,8 +272,9 @@ export class LanguageModel {
   #stream(prompt: Prompt, options: GenerateOptions, where: string): GenerateStream {
     const { ids, sampling } = this.request(prompt, options, where);
     const { n = 1, prefillStepSize } = options;
-    const limits = resolveLimits({ maxBatchSize: n, prefillStepSize }, where);
-    return new GenerateStream(() => this.#answer(ids, sampling, options, limits), options.signal);
+    const speculation = resolveSpeculation(options, where);
+    const limits = { ...resolveLimits({ maxBatchSize: n, prefillStepSize }, where), ...speculation.limits };
+    return new GenerateStream(() => this.#answer(ids, sampling, options, limits, speculation.draft), options.signal);
   }
 
   /** One request in an engine of its own. */
@@ -278,8 +283,9 @@ export class LanguageModel {
     sampling: NativeGenerateOptions,
     options: GenerateOptions,
     limits: NativeEngineOptions,
+    draft: NativeModel | undefined,
   ): AsyncGenerator<GenerateChunk, Totals, undefined> {
-    const engine = this.startEngine(limits);
+    const engine = this.startEngine(limits, draft);
     try {
       return yield* engine.submit(ids, sampling, options).read();
     } finally {
@@ -288,10 +294,11 @@ export class LanguageModel {
   }
 
   /** @internal */
-  startEngine(limits: NativeEngineOptions): EngineCore {
+  startEngine(limits: NativeEngineOptions, draft?: NativeModel): EngineCore {
     return new EngineCore(
-      guard(() => this.handle.createEngine(limits)),
+      guard(() => this.handle.createEngine(limits, draft)),
       this.#tokenizer,
+      draft !== undefined || limits.promptLookup !== undefined,
     );
   }
 

@@ -1,6 +1,8 @@
 import type { MxArray } from './array/core.js';
 import { MlxError } from './errors.js';
-import type { NativeEngineOptions, NativeGenerateOptions } from './native-types.js';
+import type { LanguageModel } from './model.js';
+import type { NativeEngineOptions, NativeGenerateOptions, NativeModel } from './native-types.js';
+import { rejectUnknownKeys } from './options.js';
 
 /**
  * Changes the logits of a step before a token is chosen: `tokens` are the prompt and the answer so far, `logits` has shape [1, V], and so
@@ -36,6 +38,32 @@ export interface BatchLimits {
   /** Tokens of a prompt that are read at a time; other requests get a token in between. Default 512. */
   prefillStepSize?: number;
 }
+
+/** Where guesses come from without a second model. */
+export interface PromptLookupOptions {
+  /** The most last tokens that must have come before, for what followed them to be guessed again. Default 3. */
+  maxNgramSize?: number;
+  /** The fewest. Default 1. */
+  minNgramSize?: number;
+}
+
+/**
+ * Speculative decoding: several tokens are guessed and checked in one pass of the model. Answers are distributed as without it, and
+ * greedy answers are the same. Requests are then answered one after the other.
+ */
+export interface SpeculationOptions {
+  /** A smaller model with the same vocabulary, which makes the guesses. */
+  draftModel?: LanguageModel;
+  /** Guess what followed the last tokens earlier in the text: for answers that quote their prompt. */
+  promptLookup?: boolean | PromptLookupOptions;
+  /**
+   * The most guesses for one pass; how many are made follows from how many were right before. Default: 4 with a draft model, 10 with
+   * `promptLookup`.
+   */
+  numDraftTokens?: number;
+}
+
+export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens'] as const;
 
 export const requestKeys = ['stop', 'n', 'topLogprobs', 'logitsProcessors', 'onProgress'] as const;
 
@@ -79,4 +107,29 @@ export function resolveLimits(limits: NativeEngineOptions, where: string): Nativ
   const given = Object.entries(limits).filter(([, value]) => value !== undefined);
   for (const [key, value] of given) if (!isWhole(value, 1)) refuse(key, where, 'a whole number from 1', value);
   return Object.fromEntries(given);
+}
+
+/** The addon's options of speculative decoding and the draft model, checked. */
+export function resolveSpeculation(
+  { draftModel, promptLookup, numDraftTokens }: SpeculationOptions,
+  where: string,
+): { limits: NativeEngineOptions; draft: NativeModel | undefined } {
+  if (draftModel !== undefined && promptLookup !== undefined && promptLookup !== false) {
+    throw new MlxError('ERR_MLX_CONFIG', `${where} takes guesses from draftModel or from promptLookup, not from both`);
+  }
+  const handle: unknown = (draftModel as { handle?: unknown } | null | undefined)?.handle;
+  if (draftModel !== undefined && typeof handle !== 'object')
+    refuse('draftModel', where, 'a loaded model', typeof draftModel);
+  const lookup = promptLookup === true ? {} : promptLookup === false ? undefined : promptLookup;
+  if (lookup !== undefined && (typeof lookup !== 'object' || lookup === null))
+    refuse('promptLookup', where, 'true, false or an object', promptLookup);
+  if (lookup !== undefined) rejectUnknownKeys(lookup, ['maxNgramSize', 'minNgramSize'], `promptLookup of ${where}`);
+  const sizes = resolveLimits({ ...lookup } as NativeEngineOptions, `promptLookup of ${where}`);
+  return {
+    limits: {
+      ...resolveLimits({ numDraftTokens }, where),
+      ...(lookup === undefined ? {} : { promptLookup: sizes as NativeEngineOptions['promptLookup'] }),
+    },
+    draft: handle as NativeModel | undefined,
+  };
 }

@@ -2,8 +2,8 @@ import { randomInt } from 'node:crypto';
 import { MlxError } from './errors.js';
 import type { NativeGenerateOptions } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { requestKeys } from './request-options.js';
-import type { BatchLimits, RequestOptions } from './request-options.js';
+import { requestKeys, speculationKeys } from './request-options.js';
+import type { BatchLimits, RequestOptions, SpeculationOptions } from './request-options.js';
 import type { ChatTemplateOptions } from './tokenizer.js';
 
 /**
@@ -33,7 +33,7 @@ export interface SamplingOptions {
   ignoreEos?: boolean;
 }
 
-export interface GenerateOptions extends SamplingOptions, RequestOptions, BatchLimits {
+export interface GenerateOptions extends SamplingOptions, RequestOptions, BatchLimits, SpeculationOptions {
   /** Take a string prompt as it is, without the chat template. Default false: a string is a user message where the model has a template. */
   raw?: boolean;
   /** Qwen3: false asks for an answer without a `<think>` part. */
@@ -61,6 +61,7 @@ const samplingKeys = [
 export const generateKeys: readonly string[] = [
   ...samplingKeys,
   ...requestKeys,
+  ...speculationKeys,
   'prefillStepSize',
   'raw',
   'enableThinking',

@@ -14,6 +14,14 @@ export interface Timings {
   decodeTokensPerSecond: number;
 }
 
+/** How speculative decoding went. */
+export interface Speculation {
+  draftTokens: number;
+  acceptedTokens: number;
+  /** Of the guesses, from 0 to 1; 0 where there were none. */
+  acceptanceRate: number;
+}
+
 /** One answer. */
 export interface Completion {
   text: string;
@@ -32,6 +40,8 @@ export interface GenerateResult extends Completion {
   completions: Completion[];
   usage: Usage;
   timings: Timings;
+  /** With `draftModel` or `promptLookup`. */
+  speculation?: Speculation;
 }
 
 /** What one step of the stream brings: whole characters of text and the tokens decoded since the last step. */
@@ -48,7 +58,7 @@ export interface GenerateChunk {
 }
 
 /** What comes after the last chunk. */
-export type Totals = Pick<GenerateResult, 'usage' | 'timings'>;
+export type Totals = Pick<GenerateResult, 'usage' | 'timings' | 'speculation'>;
 
 const perSecond = (tokens: number, ms: number): number => (ms > 0 ? (tokens * 1000) / ms : 0);
 

@@ -99,7 +99,8 @@ export class FakeModel {
           if (!last) continue;
           requests.delete(request);
           const { promptTokens, made: generatedTokens } = state;
-          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20 });
+          const none = { draftTokens: 0, acceptedTokens: 0 };
+          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20, ...none });
         }
         return events;
       },

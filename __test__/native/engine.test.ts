@@ -270,4 +270,38 @@ describe('generate() and stream()', () => {
     const wrong = model.generate([5], { logitsProcessors: [(async () => mx.zeros([64])) as never] });
     await expect(wrong).rejects.toThrow(/must return an array of logits, not a promise/);
   });
+
+  it('guess ahead, with a draft model or from the prompt, and say the same', async () => {
+    const draft = await loadModel(tinyCheckpoint(), { dtype: 'float32' });
+    const prompt = Array.from({ length: 30 }, (_, i) => 2 + (i % 7));
+    const options = { maxTokens: 40, ignoreEos: true };
+    const plain = await model.generate(prompt, options);
+    expect(plain.speculation).toBeUndefined();
+    const drafted = await model.generate(prompt, { ...options, draftModel: draft, numDraftTokens: 3 });
+    expectSame(drafted, plain, 'a copy of the model');
+    expect(drafted.speculation!.acceptanceRate).toBe(1);
+    const itself = await model.generate(prompt, { ...options, draftModel: model, n: 2 });
+    expectSame({ ...itself, completions: [itself.completions[1]!] }, plain, 'the model itself, second answer');
+    const looked = await model.generate(prompt, { ...options, promptLookup: true });
+    expectSame(looked, plain, 'prompt lookup');
+    const { draftTokens, acceptedTokens, acceptanceRate } = looked.speculation!;
+    expect(draftTokens).toBeGreaterThan(0);
+    expect(acceptanceRate).toBeCloseTo(acceptedTokens / draftTokens, 10);
+    using engine = new Engine(model, { promptLookup: { maxNgramSize: 2 } });
+    const several = await Promise.all([
+      engine.submit(prompt, options),
+      engine.submit(prompt, { ...options, stop: plain.text.slice(5, 8) }),
+    ]);
+    expectSame(several[0]!, plain, 'an engine');
+    expect(several[1]!.text).toBe(plain.text.slice(0, plain.text.indexOf(plain.text.slice(5, 8))));
+    expect(() => engine.submit(prompt, { logitsProcessors: [(_, logits) => logits] })).toThrow(/cannot be combined/);
+    expect(() => model.stream(prompt, { draftModel: draft, promptLookup: true })).toThrow(/not from both/);
+    expect(() => model.stream(prompt, { promptLookup: { maxNgram: 3 } as object })).toThrow(
+      "did you mean 'maxNgramSize'?",
+    );
+    await expect(model.generate(prompt, { promptLookup: { minNgramSize: 4 } })).rejects.toThrow(
+      /no more than maxNgramSize/,
+    );
+    draft.dispose();
+  });
 });

@@ -3,10 +3,14 @@
 mod engine;
 mod grammar;
 mod sampler;
+mod speculative;
 
 pub use engine::*;
 pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, JsonOptions, Matcher, Whitespace};
 pub use sampler::*;
+pub use speculative::{SpeculationOptions, Speculator};
 
+#[cfg(test)]
+mod speculative_tests;
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,9 @@ use super::generation::{EngineOptions, GenerateOptions, SLICE, TokenLogprob, tok
 use super::model::{NativeModel, SharedModel};
 use super::promise;
 use super::tokenizer::NativeTokenizer;
-use crate::generate::{self, Engine, Event, Request, RequestId, Stats, Step, ToProcess};
+use crate::generate::{self, Engine, Event, Request, RequestId, Speculator, Stats, Step, ToProcess};
 use crate::mlx::{Array, Error, Result};
+use crate::models::CausalLm;
 use crate::runtime;
 
 /// One more token of a sample, in order.
@@ -56,6 +57,9 @@ pub struct FinishedEvent {
     pub prompt_ms: f64,
     /// From the first token to the last.
     pub decode_ms: f64,
+    /// Tokens that were guessed, and how many of them were right.
+    pub draft_tokens: u32,
+    pub accepted_tokens: u32,
 }
 
 /// A request has ended without a result.
@@ -117,6 +121,8 @@ impl EngineEvents {
                     generated_tokens: summary.generated_tokens as u32,
                     prompt_ms: summary.prefill.as_secs_f64() * 1e3,
                     decode_ms: summary.decode.as_secs_f64() * 1e3,
+                    draft_tokens: summary.draft_tokens as u32,
+                    accepted_tokens: summary.accepted_tokens as u32,
                 }),
                 Event::Failed { request, error } => all.failed.push(FailedEvent {
                     request: request as f64,
@@ -155,6 +161,69 @@ pub struct EngineStats {
     pub decode_ms: f64,
 }
 
+/// What answers the requests.
+enum Runner {
+    Together(Box<Engine>),
+    Guessing(Box<Speculator>),
+}
+
+impl Runner {
+    fn submit(&mut self, id: RequestId, request: Request) -> Result<()> {
+        match self {
+            Runner::Together(engine) => engine.submit(id, request),
+            Runner::Guessing(speculator) => speculator.submit(id, request),
+        }
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        match self {
+            Runner::Together(engine) => engine.cancel(id),
+            Runner::Guessing(speculator) => speculator.cancel(id),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Runner::Together(engine) => engine.clear(),
+            Runner::Guessing(speculator) => speculator.clear(),
+        }
+    }
+
+    fn step(&mut self, net: &dyn CausalLm, draft: Option<&dyn CausalLm>) -> Step {
+        match self {
+            Runner::Together(engine) => engine.step(net),
+            Runner::Guessing(speculator) => speculator.step(net, draft),
+        }
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        match self {
+            Runner::Together(engine) => engine.take_events(),
+            Runner::Guessing(speculator) => speculator.take_events(),
+        }
+    }
+
+    fn to_process(&self) -> Result<Vec<ToProcess>> {
+        match self {
+            Runner::Together(engine) => engine.to_process(),
+            Runner::Guessing(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn processed(&mut self, answers: Vec<(u64, Array)>) {
+        if let Runner::Together(engine) = self {
+            engine.processed(answers);
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        match self {
+            Runner::Together(engine) => engine.stats(),
+            Runner::Guessing(speculator) => speculator.stats(),
+        }
+    }
+}
+
 enum Command {
     Submit(RequestId, Box<Request>),
     Cancel(RequestId),
@@ -164,11 +233,13 @@ enum Command {
 #[napi]
 pub struct NativeEngine {
     model: SharedModel,
+    draft: Option<SharedModel>,
+    guesses: bool,
     vocabulary: i32,
     eos: Vec<i32>,
     limits: generate::EngineOptions,
     /// Only the owner thread locks it for long. Gone when closed.
-    engine: Arc<Mutex<Option<Engine>>>,
+    engine: Arc<Mutex<Option<Runner>>>,
     commands: Arc<Mutex<Vec<Command>>>,
     stats: Arc<Mutex<Stats>>,
     next_request: AtomicU64,
@@ -178,7 +249,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn obey(engine: &mut Engine, commands: &Mutex<Vec<Command>>) -> Result<()> {
+fn obey(engine: &mut Runner, commands: &Mutex<Vec<Command>>) -> Result<()> {
     let commands = std::mem::take(&mut *lock(commands));
     commands.into_iter().try_for_each(|command| match command {
         Command::Submit(id, request) => engine.submit(id, *request),
@@ -190,15 +261,27 @@ fn obey(engine: &mut Engine, commands: &Mutex<Vec<Command>>) -> Result<()> {
 }
 
 impl NativeEngine {
-    pub(super) fn new(model: &NativeModel, options: &EngineOptions) -> Result<NativeEngine> {
+    pub(super) fn new(model: &NativeModel, options: &EngineOptions, draft: Option<&NativeModel>) -> Result<NativeEngine> {
         let limits = options.resolve(generate::EngineOptions::default())?;
-        let engine = Engine::new(model.vocabulary(), limits)?;
+        let vocabulary = model.vocabulary();
+        if let Some(draft) = draft.filter(|draft| draft.vocabulary() != vocabulary) {
+            let other = draft.vocabulary();
+            return Err(Error::Argument(format!(
+                "the draft model has a vocabulary of {other}, the model one of {vocabulary}; they must have the same"
+            )));
+        }
+        let runner = match options.speculation(draft.is_some()) {
+            Some(speculation) => Runner::Guessing(Box::new(Speculator::new(vocabulary, speculation, limits)?)),
+            None => Runner::Together(Box::new(Engine::new(vocabulary, limits)?)),
+        };
         Ok(NativeEngine {
             model: model.shared(),
-            vocabulary: model.vocabulary(),
+            draft: draft.map(NativeModel::shared),
+            guesses: matches!(runner, Runner::Guessing(_)),
+            vocabulary,
             eos: model.eos().to_vec(),
             limits,
-            engine: Arc::new(Mutex::new(Some(engine))),
+            engine: Arc::new(Mutex::new(Some(runner))),
             commands: Arc::default(),
             stats: Arc::default(),
             next_request: AtomicU64::new(0),
@@ -219,6 +302,9 @@ impl NativeEngine {
             ..Request::new(prompt_ids, options.resolve(&self.eos)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
+        if processed && self.guesses {
+            return Err(Error::Argument("logitsProcessors cannot be combined with draftModel or promptLookup".into()).into());
+        }
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         lock(&self.commands).push(Command::Submit(id, Box::new(request)));
         Ok(id as f64)
@@ -254,13 +340,17 @@ impl NativeEngine {
                     engine.clear();
                 }
                 let outcome = (|| {
-                    let model = model.lock()?;
+                    let model = shared.lock()?;
+                    let net = model.net.as_ref();
+                    // A model may draft for itself, and is locked once.
+                    let other = draft.as_ref().filter(|draft| !draft.is(&shared)).map(SharedModel::lock).transpose()?;
+                    let draft = draft.as_ref().map(|_| other.as_ref().map_or(net, |other| other.net.as_ref()));
                     obey(engine, &commands)?;
                     if let Some(answers) = answers.take() {
                         engine.processed(answers);
                     }
                     loop {
-                        let step = engine.step(model.net.as_ref());
+                        let step = engine.step(net, draft);
                         let events = engine.take_events();
                         if !events.is_empty() || step != Step::Working {
                             return Ok(Some((events, engine.to_process()?)));

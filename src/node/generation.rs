@@ -62,6 +62,20 @@ pub struct EngineOptions {
     pub prefill_batch_size: Option<u32>,
     /// Tokens of a prompt that are read at a time, between two decoding steps; 512 by default.
     pub prefill_step_size: Option<u32>,
+    /// The most tokens that are guessed for one pass: 4 with a draft model, 10 with prompt lookup by default.
+    pub num_draft_tokens: Option<u32>,
+    /// Guesses come from what followed the last tokens earlier in the text.
+    pub prompt_lookup: Option<PromptLookup>,
+}
+
+/// How many last tokens must have come before for what followed them to be guessed again.
+#[napi(object)]
+#[derive(Clone)]
+pub struct PromptLookup {
+    /// 3 by default.
+    pub max_ngram_size: Option<u32>,
+    /// 1 by default.
+    pub min_ngram_size: Option<u32>,
 }
 
 impl EngineOptions {
@@ -74,6 +88,17 @@ impl EngineOptions {
         };
         options.validate()?;
         Ok(options)
+    }
+
+    /// Where there is something to guess from.
+    pub(super) fn speculation(&self, has_draft: bool) -> Option<generate::SpeculationOptions> {
+        let lookup = self.prompt_lookup.as_ref().map(|lookup| {
+            let or = |size: Option<u32>, default: usize| size.map_or(default, |size| size as usize);
+            (or(lookup.max_ngram_size, 3), or(lookup.min_ngram_size, 1))
+        });
+        let default = if has_draft { 4 } else { 10 };
+        let num_draft_tokens = self.num_draft_tokens.map_or(default, |count| count as usize);
+        (has_draft || lookup.is_some()).then_some(generate::SpeculationOptions { num_draft_tokens, lookup })
     }
 }
 

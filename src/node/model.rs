@@ -46,6 +46,10 @@ impl SharedModel {
         SharedModel(Arc::new(Mutex::new(Some(model))))
     }
 
+    pub(super) fn is(&self, other: &SharedModel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(super) fn lock(&self) -> Result<ModelGuard<'_>> {
         let guard = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if guard.is_none() {
@@ -287,10 +291,11 @@ impl NativeModel {
         Ok(found.ok_or_else(|| Error::Argument(format!("this model has no parameter '{name}'; see parameterNames()")))?.1.into())
     }
 
-    /// An engine that decodes requests together; see `NativeEngine`.
+    /// An engine that decodes requests together; see `NativeEngine`. With a draft model or prompt lookup it answers them one after
+    /// the other, checking several guessed tokens in each pass.
     #[napi]
-    pub fn create_engine(&self, options: Option<EngineOptions>) -> js::Result<NativeEngine> {
-        Ok(NativeEngine::new(self, &options.unwrap_or_default())?)
+    pub fn create_engine(&self, options: Option<EngineOptions>, draft_model: Option<&NativeModel>) -> js::Result<NativeEngine> {
+        Ok(NativeEngine::new(self, &options.unwrap_or_default(), draft_model)?)
     }
 
     /// Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order.

@@ -39,4 +39,7 @@ pub struct Summary {
     pub prefill: Duration,
     /// From the first token to the last.
     pub decode: Duration,
+    /// Tokens that speculative decoding has guessed, and how many of them were right.
+    pub draft_tokens: usize,
+    pub accepted_tokens: usize,
 }

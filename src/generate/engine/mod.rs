@@ -18,6 +18,7 @@ pub use batch::{Batch, BatchOutput, BatchRow, Progress};
 pub use event::{Event, Summary};
 pub use mask::TokenMask;
 pub use request::{EngineOptions, FinishReason, Request, RequestId, RequestOptions};
+pub(super) use row::{Row, Shared};
 pub use scheduler::{Engine, Stats, Step, ToProcess};
 pub use stop::TextOutput;
 

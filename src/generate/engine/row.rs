@@ -10,7 +10,7 @@ use crate::mlx::Result;
 use crate::text::Tokenizer;
 
 /// What the samples of a request have in common.
-pub(super) struct Shared {
+pub(in crate::generate) struct Shared {
     pub id: RequestId,
     pub prompt: Vec<i32>,
     pub options: RequestOptions,
@@ -18,7 +18,7 @@ pub(super) struct Shared {
     pub processed: bool,
 }
 
-pub(super) struct Row {
+pub(in crate::generate) struct Row {
     pub shared: Arc<Shared>,
     pub sample: usize,
     /// Its place in the batch, while it needs further steps.

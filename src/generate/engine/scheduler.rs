@@ -475,7 +475,8 @@ impl Engine {
             return;
         }
         let (prefill, decode) = (first - group.started, now - first);
-        let summary = Summary { prompt_tokens: group.prompt_tokens, generated_tokens: group.generated, prefill, decode };
+        let (prompt_tokens, generated_tokens) = (group.prompt_tokens, group.generated);
+        let summary = Summary { prompt_tokens, generated_tokens, prefill, decode, ..Summary::default() };
         self.groups.remove(&id);
         self.events.push(Event::Finished { request: id, summary });
     }

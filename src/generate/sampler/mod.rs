@@ -5,6 +5,7 @@
 //! under the model's own `logits / temperature` (plain logits for greedy rows) in float32, before penalties, bias, masks and
 //! filters: what training compares with (TRL).
 
+mod distribution;
 mod draw;
 mod filters;
 mod functions;
@@ -13,6 +14,7 @@ mod options;
 mod penalties;
 mod settings;
 
+pub(super) use distribution::{Draws, draw_from, likeliest};
 pub use functions::*;
 pub use options::{FilterOrder, SamplerOptions};
 
