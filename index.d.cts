@@ -161,8 +161,11 @@ export declare class NativeModel {
   /** Names as in the checkpoint. */
   parameterNames(): Array<string>
   parameter(name: string): ArrayHandle
-  /** An engine that decodes requests together; see `NativeEngine`. */
-  createEngine(options?: EngineOptions | undefined | null): NativeEngine
+  /**
+   * An engine that decodes requests together; see `NativeEngine`. With a draft model or prompt lookup it answers them one after
+   * the other, checking several guessed tokens in each pass.
+   */
+  createEngine(options?: EngineOptions | undefined | null, draftModel?: NativeModel | undefined | null): NativeEngine
   /** Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order. */
   generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null): Promise<BatchResult>
   /** Adds LoRA factors and freezes everything else. */
@@ -492,6 +495,10 @@ export interface EngineOptions {
   prefillBatchSize?: number
   /** Tokens of a prompt that are read at a time, between two decoding steps; 512 by default. */
   prefillStepSize?: number
+  /** The most tokens that are guessed for one pass: 4 with a draft model, 10 with prompt lookup by default. */
+  numDraftTokens?: number
+  /** Guesses come from what followed the last tokens earlier in the text. */
+  promptLookup?: PromptLookup
 }
 
 export interface EngineStats {
@@ -531,6 +538,9 @@ export interface FinishedEvent {
   promptMs: number
   /** From the first token to the last. */
   decodeMs: number
+  /** Tokens that were guessed, and how many of them were right. */
+  draftTokens: number
+  acceptedTokens: number
 }
 
 /** Of `gatherMm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
@@ -850,6 +860,14 @@ export interface PromptCacheFile {
   caches: Array<NativeCache>
   keys: Array<string>
   texts: Array<string>
+}
+
+/** How many last tokens must have come before for what followed them to be guessed again. */
+export interface PromptLookup {
+  /** 3 by default. */
+  maxNgramSize?: number
+  /** 1 by default. */
+  minNgramSize?: number
 }
 
 /** Of `qqmm`. */

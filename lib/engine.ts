@@ -28,7 +28,7 @@ export interface EngineOptions extends BatchLimits, SpeculationOptions {
 }
 
 const engineKeys = ['maxBatchSize', 'prefillBatchSize', 'prefillStepSize', ...speculationKeys];
-const engineOnly: readonly string[] = ['prefillStepSize', ...speculationKeys];
+const engineOnly: ReadonlySet<string> = new Set(['prefillStepSize', ...speculationKeys]);
 
 /** Options of one request. */
 export type SubmitOptions = Omit<GenerateOptions, keyof BatchLimits | keyof SpeculationOptions>;
@@ -309,7 +309,7 @@ export class Engine {
 
   /** Puts a request at the end of the queue. */
   submit(prompt: Prompt, options: SubmitOptions = {}): EngineRequest {
-    const misplaced = Object.keys(options).find((key) => engineOnly.includes(key));
+    const misplaced = Object.keys(options).find((key) => engineOnly.has(key));
     if (misplaced !== undefined)
       throw new MlxError('ERR_MLX_CONFIG', `${misplaced} is an option of the engine, not of a request`);
     options.signal?.throwIfAborted();

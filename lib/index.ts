@@ -4,6 +4,7 @@
  * @module mlx-node
  * @document ../docs/install.md
  * @document ../docs/arrays.md
+ * @document ../docs/generation.md
  * @document ../docs/hub.md
  * @document ../docs/caches.md
  * @document ../docs/chat.md

@@ -167,7 +167,7 @@ function readValue(key: string, text: string, name: string): unknown {
     const options = { [key]: value } as GenerateOptions;
     resolveSampling(options, {}, name);
     resolveRequest(options, name);
-    if (key === 'prefillStepSize') resolveLimits(options, name);
+    if (key === 'prefillStepSize') resolveLimits({ prefillStepSize: value as number }, name);
   } catch (error) {
     throw new UsageError(errorText(error).replace(`${key} of ${name}`, name));
   }

@@ -302,8 +302,9 @@ impl NativeEngine {
             ..Request::new(prompt_ids, options.resolve(&self.eos)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
-        if processed && self.guesses {
-            return Err(Error::Argument("logitsProcessors cannot be combined with draftModel or promptLookup".into()).into());
+        if self.guesses && (processed || !request.masks.is_empty()) {
+            let message = "logitsProcessors and grammars cannot be combined with draftModel or promptLookup";
+            return Err(Error::Argument(message.into()).into());
         }
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         lock(&self.commands).push(Command::Submit(id, Box::new(request)));
@@ -327,7 +328,8 @@ impl NativeEngine {
     ) -> js::Result<Object<'env>> {
         let logits = logits.unwrap_or_default().into_iter().map(|logits| Array::clone(&logits));
         let mut answers = rows.map(|rows| rows.into_iter().map(|row| row as u64).zip(logits).collect::<Vec<_>>());
-        let (model, slot, commands, stats) = (self.model.clone(), self.engine.clone(), self.commands.clone(), self.stats.clone());
+        let (shared, draft) = (self.model.clone(), self.draft.clone());
+        let (slot, commands, stats) = (self.engine.clone(), self.commands.clone(), self.stats.clone());
         promise::sliced(
             env,
             move || {

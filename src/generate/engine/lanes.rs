@@ -48,7 +48,13 @@ impl Lanes {
     pub fn start(&mut self, source: Prefilled, prompts: &[usize], keys: &[RowKey]) -> Result<()> {
         self.clear();
         self.caches = source.caches;
-        if !prompts.iter().copied().eq(0..source.prompts) {
+        let times = prompts.len() / source.prompts.max(1);
+        if prompts.iter().copied().eq((0..source.prompts).flat_map(|prompt| std::iter::repeat_n(prompt, times))) {
+            // Keeps the spare slots, which would otherwise be made again at the first step.
+            for cache in self.caches.iter_mut().filter(|_| times > 1) {
+                cache.repeat_rows(times as i32)?;
+            }
+        } else {
             let rows: Vec<i32> = prompts.iter().map(|&prompt| prompt as i32).collect();
             for cache in &mut self.caches {
                 cache.filter(&rows)?;
