@@ -94,8 +94,8 @@ impl Speculator {
     /// As `Engine::submit`.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<()> {
         request.validate(self.vocabulary, &self.limits)?;
-        if request.processed || !request.masks.is_empty() {
-            return Err(Error::Argument("guesses cannot be combined with logits processors or token masks".into()));
+        if request.processed || !request.masks.is_empty() || request.options.grammar.is_some() {
+            return Err(Error::Argument("guesses cannot be combined with logits processors, grammars or token masks".into()));
         }
         self.waiting.push_back((request, id));
         Ok(())

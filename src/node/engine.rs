@@ -302,7 +302,7 @@ impl NativeEngine {
             ..Request::new(prompt_ids, options.resolve(&self.eos)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
-        if self.guesses && (processed || !request.masks.is_empty()) {
+        if self.guesses && (processed || request.options.grammar.is_some()) {
             let message = "logitsProcessors and grammars cannot be combined with draftModel or promptLookup";
             return Err(Error::Argument(message.into()).into());
         }
