@@ -620,6 +620,8 @@ export interface GenerateOptions {
   topLogprobs?: number
   /** Answers to the prompt, which is read once; 1 by default. */
   n?: number
+  /** What the answer must fit: OpenAI's `response_format` as JSON. */
+  responseFormat?: string
   /** Each step's logits go through processors in JavaScript. */
   processed?: boolean
 }

@@ -49,7 +49,13 @@ export { GenerateStream } from './stream.js';
 export type { Completion, GenerateChunk, GenerateResult, Speculation, Timings, Usage } from './stream.js';
 export { Engine, EngineRequest } from './engine.js';
 export type { EngineOptions, SubmitOptions } from './engine.js';
-export type { LogitsProcessor, PromptLookupOptions, PromptProgress, SpeculationOptions } from './request-options.js';
+export type {
+  LogitsProcessor,
+  PromptLookupOptions,
+  PromptProgress,
+  ResponseFormat,
+  SpeculationOptions,
+} from './request-options.js';
 export { ChatParser, ChatSession, ChatStream, parseAnswer } from './chat/index.js';
 export type {
   ChatDelta,

@@ -16,6 +16,24 @@ export interface PromptProgress {
   total: number;
 }
 
+/** What an answer must fit. The first three are OpenAI's. */
+export type ResponseFormat =
+  | { type: 'text' }
+  | { type: 'json_object' }
+  | {
+      type: 'json_schema';
+      json_schema: {
+        schema: object | boolean;
+        /** False ignores keywords that cannot be enforced, instead of refusing them. Default true. */
+        strict?: boolean | null;
+        name?: string;
+        description?: string;
+      };
+    }
+  /** Matched from beginning to end. */
+  | { type: 'regex'; regex: string }
+  | { type: 'grammar'; grammar: { syntax: 'lark' | 'regex'; definition: string } };
+
 /** What a request asks of the engine beside how to sample. */
 export interface RequestOptions {
   /** Texts that end the answer, which ends before them; found wherever tokens begin and end. */
@@ -24,6 +42,8 @@ export interface RequestOptions {
   n?: number;
   /** So many of the likeliest tokens come with each token, with their log-probs. Default 0. */
   topLogprobs?: number;
+  /** Only tokens that this format allows are chosen, so that the whole answer fits it. Default: any text. */
+  responseFormat?: ResponseFormat;
   /**
    * Applied one after the other to the logits of each step. Each token then takes a round trip to JavaScript, also those of other
    * requests in the same batch; a processor that throws ends its own request only.
@@ -65,7 +85,7 @@ export interface SpeculationOptions {
 
 export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens'] as const;
 
-export const requestKeys = ['stop', 'n', 'topLogprobs', 'logitsProcessors', 'onProgress'] as const;
+export const requestKeys = ['stop', 'n', 'topLogprobs', 'responseFormat', 'logitsProcessors', 'onProgress'] as const;
 
 const isWhole = (value: unknown, least: number): boolean => Number.isInteger(value) && (value as number) >= least;
 
@@ -78,9 +98,9 @@ function refuse(key: string, where: string, wanted: string, value: unknown): nev
 
 /** The addon's options of a request, checked. */
 export function resolveRequest(
-  { stop, n, topLogprobs, logitsProcessors, onProgress }: RequestOptions,
+  { stop, n, topLogprobs, responseFormat, logitsProcessors, onProgress }: RequestOptions,
   where: string,
-): Pick<NativeGenerateOptions, 'stop' | 'n' | 'topLogprobs' | 'processed'> {
+): Pick<NativeGenerateOptions, 'stop' | 'n' | 'topLogprobs' | 'responseFormat' | 'processed'> {
   const strings = typeof stop === 'string' ? [stop] : stop;
   if (strings !== undefined && !(Array.isArray(strings) && strings.every((s) => typeof s === 'string' && s !== '')))
     refuse('stop', where, 'a text or a list of texts, none of them empty', stop);
@@ -98,6 +118,7 @@ export function resolveRequest(
     ...(strings === undefined ? {} : { stop: [...strings] }),
     ...(n === undefined ? {} : { n }),
     ...(topLogprobs === undefined ? {} : { topLogprobs }),
+    ...(responseFormat === undefined ? {} : { responseFormat: JSON.stringify(responseFormat) ?? 'null' }),
     ...(logitsProcessors === undefined || logitsProcessors.length === 0 ? {} : { processed: true }),
   };
 }

@@ -299,7 +299,7 @@ impl NativeEngine {
             n,
             processed,
             tokenizer: tokenizer.map(|tokenizer| tokenizer.inner.clone()),
-            ..Request::new(prompt_ids, options.resolve(&self.eos)?)
+            ..Request::new(prompt_ids, options.resolve(&self.eos, tokenizer)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
         if self.guesses && (processed || request.options.grammar.is_some()) {

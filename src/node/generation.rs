@@ -1,7 +1,6 @@
 //! How to generate, and rollouts.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use napi::Env;
@@ -10,12 +9,13 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
 use super::error::{self as js, argument};
+use super::grammar;
 use super::model::NativeModel;
 use super::promise;
+use super::tokenizer::NativeTokenizer;
 use crate::generate::{self, Batch, BatchOutput, RequestOptions, SamplerOptions};
 use crate::mlx::{Error, Result};
 use crate::runtime;
-use crate::text::Tokenizer;
 
 /// Generation lets other work in after this long.
 pub(super) const SLICE: Duration = Duration::from_millis(10);
@@ -48,6 +48,8 @@ pub struct GenerateOptions {
     pub top_logprobs: Option<u32>,
     /// Answers to the prompt, which is read once; 1 by default.
     pub n: Option<u32>,
+    /// What the answer must fit: OpenAI's `response_format` as JSON.
+    pub response_format: Option<String>,
     /// Each step's logits go through processors in JavaScript.
     pub processed: Option<bool>,
 }
@@ -103,7 +105,8 @@ impl EngineOptions {
 }
 
 impl GenerateOptions {
-    pub(super) fn resolve(self, eos: &[i32]) -> Result<RequestOptions> {
+    pub(super) fn resolve(self, eos: &[i32], tokenizer: Option<&NativeTokenizer>) -> Result<RequestOptions> {
+        let grammar = grammar::compiled(self.response_format.as_deref(), tokenizer)?;
         let context = match self.repetition_context_size {
             None => SamplerOptions::default().repetition_context_size,
             Some(0.) | Some(f64::INFINITY) => None,
@@ -134,7 +137,7 @@ impl GenerateOptions {
             (false, None) => eos.iter().copied().collect(),
         };
         let stop = self.stop.unwrap_or_default();
-        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler, grammar: None })
+        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler, grammar })
     }
 }
 
@@ -214,7 +217,7 @@ pub(super) fn generate_batch<'env>(
     model: &NativeModel,
     prompts: Vec<Vec<i32>>,
     options: GenerateOptions,
-    tokenizer: Option<Arc<Tokenizer>>,
+    tokenizer: Option<&NativeTokenizer>,
     limits: EngineOptions,
     cancel: runtime::Cancel,
     on_progress: Option<Function<BatchProgress, ()>>,
@@ -223,7 +226,8 @@ pub(super) fn generate_batch<'env>(
     if options.processed.unwrap_or(false) {
         return Err(Error::Argument("logitsProcessors work with generate() and stream(), not in a rollout".into()).into());
     }
-    let options = options.resolve(model.eos())?;
+    let options = options.resolve(model.eos(), tokenizer)?;
+    let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner.clone());
     let rows = prompts.len().saturating_mul(n).max(1);
     let all = generate::EngineOptions { max_batch_size: rows, prefill_batch_size: rows, ..Default::default() };
     let (with_text, with_top) = (tokenizer.is_some(), options.sampler.top_logprobs > 0);

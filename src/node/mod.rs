@@ -9,6 +9,7 @@ mod direct;
 mod engine;
 mod error;
 mod generation;
+mod grammar;
 mod handle;
 mod indexing;
 mod info;

@@ -311,7 +311,6 @@ impl NativeModel {
         tokenizer: Option<&NativeTokenizer>,
         limits: Option<EngineOptions>,
     ) -> js::Result<Object<'env>> {
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner.clone());
         generate_batch(env, self, prompt_ids, options, tokenizer, limits.unwrap_or_default(), flag(cancel), on_progress)
     }
 

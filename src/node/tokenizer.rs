@@ -8,6 +8,7 @@ use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 
 use super::error as js;
+use super::grammar::Grammars;
 use super::promise;
 use crate::mlx::Error;
 use crate::text::{Detokenizer, Tokenizer};
@@ -16,6 +17,7 @@ use crate::text::{Detokenizer, Tokenizer};
 #[napi]
 pub struct NativeTokenizer {
     pub(super) inner: Arc<Tokenizer>,
+    pub(super) grammars: Grammars,
 }
 
 #[napi]
@@ -24,7 +26,11 @@ impl NativeTokenizer {
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
     pub fn load<'env>(env: &'env Env, dir: String) -> js::Result<Object<'env>> {
         let dir = PathBuf::from(dir);
-        promise::once(env, move || Tokenizer::load(&dir), |inner| NativeTokenizer { inner: Arc::new(inner) })
+        promise::once(
+            env,
+            move || Tokenizer::load(&dir),
+            |inner| NativeTokenizer { inner: Arc::new(inner), grammars: Grammars::default() },
+        )
     }
 
     #[napi]
