@@ -874,4 +874,5 @@ module.exports.ops = nativeBinding.ops
 module.exports.optim = nativeBinding.optim
 module.exports.random = nativeBinding.random
 module.exports.rl = nativeBinding.rl
+module.exports.sampling = nativeBinding.sampling
 module.exports.transforms = nativeBinding.transforms

@@ -9,6 +9,7 @@
  * @document ../docs/caches.md
  * @document ../docs/chat.md
  * @document ../docs/cli.md
+ * @document ../docs/sampling.md
  * @document ../docs/training.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
@@ -44,7 +45,7 @@ export type {
   Removal,
   SnapshotDownloadOptions,
 } from './hub/index.js';
-export type { GenerateOptions, SamplingOptions } from './sampling.js';
+export type { GenerateOptions, SamplerSettings, SamplingOptions } from './sampling.js';
 export { GenerateStream } from './stream.js';
 export type { Completion, GenerateChunk, GenerateResult, Speculation, Timings, Usage } from './stream.js';
 export { Engine, EngineRequest } from './engine.js';
@@ -78,10 +79,6 @@ export { Tokenizer } from './tokenizer.js';
 export type { ChatTemplateOptions, DecodeStream, Message } from './tokenizer.js';
 export { readJsonl } from './data.js';
 export {
-  applyMinP,
-  applyRepetitionPenalty,
-  applyTopK,
-  applyTopP,
   computeAdvantages,
   computeEntropy,
   computeImportanceRatios,
@@ -90,6 +87,33 @@ export {
   selectiveLogSoftmax,
 } from './rl.js';
 export type { AdvantageOptions, GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult, RatioInputs } from './rl.js';
+export {
+  applyBadWords,
+  applyDry,
+  applyFrequencyPenalty,
+  applyLogitBias,
+  applyMinP,
+  applyNoRepeatNgram,
+  applyPresencePenalty,
+  applyRepetitionPenalty,
+  applyTemperature,
+  applyTopK,
+  applyTopNSigma,
+  applyTopP,
+  applyTypicalP,
+  applyXtc,
+  sample,
+} from './logits.js';
+export type {
+  DryOptions,
+  PenaltyOptions,
+  PerRow,
+  Sample,
+  SampleOptions,
+  TemperatureOptions,
+  TokenHistory,
+  XtcOptions,
+} from './logits.js';
 export { MxArray } from './array/core.js';
 export type { ArrayLike, Complex, HalfArray, NestedArray, TypedArray } from './array/core.js';
 export type { ArrayIndex, UpdateMode } from './array/indexing.js';

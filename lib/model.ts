@@ -305,7 +305,7 @@ export class LanguageModel {
   /** @internal What the addon needs for a prompt. */
   request(prompt: Prompt, options: GenerateOptions, where: string): { ids: number[]; sampling: NativeGenerateOptions } {
     const handle = this.handle;
-    const sampling = resolveSampling(options, samplingDefaults(handle.generationConfigJson), where);
+    const sampling = resolveSampling(options, samplingDefaults(handle.generationConfigJson), where, this.#tokenizer);
     return { ids: this.encodePrompt(prompt, options), sampling: { ...sampling, ...resolveRequest(options, where) } };
   }
 
@@ -317,7 +317,7 @@ export class LanguageModel {
     const handle = this.handle;
     const limits = resolveLimits({ maxBatchSize: completionBatchSize, prefillBatchSize, prefillStepSize }, where);
     const sampling = {
-      ...resolveSampling(rest, samplingDefaults(handle.generationConfigJson), where),
+      ...resolveSampling(rest, samplingDefaults(handle.generationConfigJson), where, this.#tokenizer),
       ...resolveRequest(rest, where),
       n: numGenerations,
     };

@@ -8,15 +8,7 @@ import type { AdvantageResult, ArrayHandle, NativeLossResult } from './native-ty
 import { rejectUnknownKeys } from './options.js';
 
 export type { RatioInputs } from './generated/rl.js';
-export {
-  applyMinP,
-  applyRepetitionPenalty,
-  applyTopK,
-  applyTopP,
-  computeEntropy,
-  computeImportanceRatios,
-  selectiveLogSoftmax,
-} from './generated/rl.js';
+export { computeEntropy, computeImportanceRatios, selectiveLogSoftmax } from './generated/rl.js';
 
 const loss = native().loss;
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { MlxError, wrapNativeError } from '../../lib/errors.ts';
 import { editDistance, nearestName, rejectUnknownKeys } from '../../lib/options.ts';
 import { resolveSampling, samplingDefaults } from '../../lib/sampling.ts';
+import type { Tokenizer } from '../../lib/tokenizer.ts';
 import { saveError } from '../../lib/files.ts';
 import { thrown } from '../helpers/thrown.ts';
 
@@ -46,7 +47,89 @@ describe('sampling defaults', () => {
       topK: 20,
       topP: 0.95,
       repetitionPenalty: 1.05,
+      repetitionContextSize: 0,
     });
+  });
+
+  it('take the other keys of the file, too', () => {
+    const file = {
+      no_repeat_ngram_size: 3,
+      bad_words_ids: [[1, 2]],
+      suppress_tokens: [7],
+      min_new_tokens: 4,
+      max_new_tokens: 99,
+      do_sample: true,
+      typical_p: 0.9,
+      min_p: null,
+    };
+    expect(samplingDefaults(JSON.stringify(file))).toEqual({
+      maxTokens: 99,
+      temperature: 1,
+      typicalP: 0.9,
+      noRepeatNgramSize: 3,
+      badWordsIds: [[1, 2], [7]],
+      minTokens: 4,
+    });
+  });
+
+  it('know how far whose penalty looks back', () => {
+    const defaults = samplingDefaults('{"repetition_penalty":1.1}');
+    expect(resolveSampling({}, defaults, 'f()').repetitionContextSize).toBe(0);
+    expect(resolveSampling({ repetitionPenalty: 1.2 }, defaults, 'f()').repetitionContextSize).toBeUndefined();
+  });
+
+  it.each([
+    ['temperature', -1],
+    ['topK', 1.5],
+    ['topP', 0],
+    ['minP', 2],
+    ['minTokensToKeep', 0],
+    ['xtcProbability', 1.1],
+    ['xtcThreshold', 0.6],
+    ['xtcSpecialTokens', [-1]],
+    ['typicalP', 0],
+    ['topNSigma', -1],
+    ['dynatempRange', -0.5],
+    ['dynatempExponent', Number.NaN],
+    ['filterOrder', 'both'],
+    ['repetitionPenalty', 0],
+    ['repetitionContextSize', -1],
+    ['presencePenalty', Infinity],
+    ['presenceContextSize', 0.5],
+    ['frequencyPenalty', '1'],
+    ['frequencyContextSize', Number.NaN],
+    ['logitBias', { x: 1 }],
+    ['dryMultiplier', -1],
+    ['dryBase', 0.5],
+    ['dryAllowedLength', 0],
+    ['dryContextSize', -1],
+    ['drySequenceBreakers', ['']],
+    ['noRepeatNgramSize', -1],
+    ['badWordsIds', [[]]],
+    ['minTokens', -1],
+    ['seed', 0.5],
+    ['maxTokens', 0],
+    ['stopTokenIds', [1.5]],
+    ['ignoreEos', 1],
+  ])('refuse %s of %j', (key, value) => {
+    const error = thrown(() => resolveSampling({ [key]: value }, {}, 'f()'));
+    expect(error).toMatchObject({ code: 'ERR_MLX_CONFIG' });
+    expect(error.message).toContain(`${key} of f() must be`);
+  });
+
+  it('find breakers and special tokens in the tokenizer', () => {
+    const tokenizer = {
+      eosTokenIds: [9],
+      encode: (text: string) => Array.from(text, (letter) => letter.codePointAt(0)!),
+    } as unknown as Tokenizer;
+    const options = { dryMultiplier: 0.8, xtcProbability: 0.5 };
+    expect(resolveSampling(options, {}, 'f()', tokenizer)).toMatchObject({
+      drySequenceBreakers: [10, 58, 34, 42],
+      xtcSpecialTokens: [9, 10],
+    });
+    const own = { ...options, drySequenceBreakers: ['x', 3], xtcSpecialTokens: [] };
+    expect(resolveSampling(own, {}, 'f()', tokenizer)).toMatchObject({ drySequenceBreakers: [120, 3], xtcSpecialTokens: [] });
+    expect(thrown(() => resolveSampling(own, {}, 'f()'))).toMatchObject({ code: 'ERR_MLX_CONFIG' });
   });
 
   it('give way to what the user says', () => {

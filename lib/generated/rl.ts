@@ -17,42 +17,6 @@ export interface RatioInputs {
   completionMask: ArrayLike;
 }
 
-/** Keeps tokens at least `p` times as likely as the best. */
-export function applyMinP(logits: ArrayLike, p: number): MxArray {
-  try {
-    return wrap(native.applyMinP(operand(logits), p));
-  } catch (error) {
-    throw failure(error, 'rl.applyMinP', 'logits:array, p:number', [logits, p]);
-  }
-}
-
-/** Logits `[B, V]` with the tokens of `history` `[B, N]` made less likely: positive logits divided, negative multiplied. */
-export function applyRepetitionPenalty(logits: ArrayLike, history: ArrayLike, penalty: number): MxArray {
-  try {
-    return wrap(native.applyRepetitionPenalty(operand(logits, history), operand(history, logits), penalty));
-  } catch (error) {
-    throw failure(error, 'rl.applyRepetitionPenalty', 'logits:array, history:array, penalty:number', [logits, history, penalty]);
-  }
-}
-
-/** All but the `k` largest logits become -inf; equals of the last one stay. */
-export function applyTopK(logits: ArrayLike, k: number): MxArray {
-  try {
-    return wrap(native.applyTopK(operand(logits), k));
-  } catch (error) {
-    throw failure(error, 'rl.applyTopK', 'logits:array, k:number', [logits, k]);
-  }
-}
-
-/** Keeps the most likely tokens until their mass reaches `p`. */
-export function applyTopP(logits: ArrayLike, p: number): MxArray {
-  try {
-    return wrap(native.applyTopP(operand(logits), p));
-  } catch (error) {
-    throw failure(error, 'rl.applyTopP', 'logits:array, p:number', [logits, p]);
-  }
-}
-
 /** Entropy in nats of `softmax(logits / temperature)` over the last axis; float32. */
 export function computeEntropy(logits: ArrayLike, temperature?: number | null): MxArray {
   try {

@@ -12,5 +12,3 @@ pub use speculative::{SpeculationOptions, Speculator};
 
 #[cfg(test)]
 mod speculative_tests;
-#[cfg(test)]
-mod tests;

@@ -13,9 +13,10 @@ use napi_derive::napi;
 
 use super::ArrayHandle;
 use super::error as js;
-use super::generation::{EngineOptions, GenerateOptions, SLICE, TokenLogprob, token_logprobs};
+use super::generation::{EngineOptions, SLICE, TokenLogprob, token_logprobs};
 use super::model::{NativeModel, SharedModel};
 use super::promise;
+use super::sampling::GenerateOptions;
 use super::tokenizer::NativeTokenizer;
 use crate::generate::{self, Engine, Event, Request, RequestId, Speculator, Stats, Step, ToProcess};
 use crate::mlx::{Array, Error, Result};
@@ -294,7 +295,7 @@ impl NativeEngine {
     /// Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text.
     #[napi]
     pub fn submit(&self, prompt_ids: Vec<i32>, options: GenerateOptions, tokenizer: Option<&NativeTokenizer>) -> js::Result<f64> {
-        let (n, processed) = (options.n.unwrap_or(1) as usize, options.processed.unwrap_or(false));
+        let (n, processed) = (options.generations()?, options.processed.unwrap_or(false));
         let request = Request {
             n,
             processed,

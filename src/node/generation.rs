@@ -1,6 +1,5 @@
 //! How to generate, and rollouts.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use napi::Env;
@@ -9,50 +8,16 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
 use super::error::{self as js, argument};
-use super::grammar;
 use super::model::NativeModel;
 use super::promise;
+use super::sampling::GenerateOptions;
 use super::tokenizer::NativeTokenizer;
-use crate::generate::{self, Batch, BatchOutput, RequestOptions, SamplerOptions};
+use crate::generate::{self, Batch, BatchOutput};
 use crate::mlx::{Error, Result};
 use crate::runtime;
 
 /// Generation lets other work in after this long.
 pub(super) const SLICE: Duration = Duration::from_millis(10);
-
-#[napi(object)]
-pub struct GenerateOptions {
-    /// The most tokens to generate.
-    pub max_tokens: u32,
-    /// 0 takes the most likely token; 1 by default.
-    pub temperature: Option<f64>,
-    /// Keep this many most likely tokens; 0 (default) keeps all.
-    pub top_k: Option<u32>,
-    /// Keep the most likely tokens up to this mass; 1 (default) keeps all.
-    pub top_p: Option<f64>,
-    /// Keep tokens at least this share as likely as the best; 0 (default) keeps all.
-    pub min_p: Option<f64>,
-    /// 1 (default) is off.
-    pub repetition_penalty: Option<f64>,
-    /// How many last tokens, the prompt's included, the penalty sees: 20 by default; 0 or Infinity is all.
-    pub repetition_context_size: Option<f64>,
-    /// The same seed gives the same tokens on the same backend and batch shape; 0 by default.
-    pub seed: Option<f64>,
-    /// Tokens that end the text; the model's own by default.
-    pub stop_token_ids: Option<Vec<i32>>,
-    /// Never end before `maxTokens`.
-    pub ignore_eos: Option<bool>,
-    /// Texts that end the answer, which ends before them.
-    pub stop: Option<Vec<String>>,
-    /// The log-probs of so many of the likeliest tokens come with each token; 0 by default.
-    pub top_logprobs: Option<u32>,
-    /// Answers to the prompt, which is read once; 1 by default.
-    pub n: Option<u32>,
-    /// What the answer must fit: OpenAI's `response_format` as JSON.
-    pub response_format: Option<String>,
-    /// Each step's logits go through processors in JavaScript.
-    pub processed: Option<bool>,
-}
 
 /// How much is taken on at a time.
 #[napi(object)]
@@ -101,43 +66,6 @@ impl EngineOptions {
         let default = if has_draft { 4 } else { 10 };
         let num_draft_tokens = self.num_draft_tokens.map_or(default, |count| count as usize);
         (has_draft || lookup.is_some()).then_some(generate::SpeculationOptions { num_draft_tokens, lookup })
-    }
-}
-
-impl GenerateOptions {
-    pub(super) fn resolve(self, eos: &[i32], tokenizer: Option<&NativeTokenizer>) -> Result<RequestOptions> {
-        let grammar = grammar::compiled(self.response_format.as_deref(), tokenizer)?;
-        let context = match self.repetition_context_size {
-            None => SamplerOptions::default().repetition_context_size,
-            Some(0.) | Some(f64::INFINITY) => None,
-            Some(size) if size > 0. && size <= i32::MAX as f64 && size.fract() == 0. => Some(size as i32),
-            Some(size) => {
-                return Err(Error::Argument(format!("repetitionContextSize must be a whole number, 0 or Infinity; got {size}")));
-            }
-        };
-        let seed = self.seed.unwrap_or(0.);
-        if !(0. ..=9_007_199_254_740_991.).contains(&seed) || seed.fract() != 0. {
-            return Err(Error::Argument(format!("seed must be a whole number from 0 to 2^53 - 1, got {seed}")));
-        }
-        let sampler = SamplerOptions {
-            temperature: self.temperature.unwrap_or(1.) as f32,
-            top_k: self.top_k.unwrap_or(0) as i32,
-            top_p: self.top_p.unwrap_or(1.) as f32,
-            min_p: self.min_p.unwrap_or(0.) as f32,
-            repetition_penalty: self.repetition_penalty.unwrap_or(1.) as f32,
-            repetition_context_size: context,
-            top_logprobs: self.top_logprobs.unwrap_or(0).min(i32::MAX as u32) as i32,
-            seed: seed as u64,
-            ..SamplerOptions::default()
-        };
-        sampler.validate()?;
-        let stop_tokens = match (self.ignore_eos.unwrap_or(false), self.stop_token_ids) {
-            (true, _) => HashSet::new(),
-            (false, Some(ids)) => ids.into_iter().collect(),
-            (false, None) => eos.iter().copied().collect(),
-        };
-        let stop = self.stop.unwrap_or_default();
-        Ok(RequestOptions { max_tokens: self.max_tokens as usize, stop_tokens, stop, sampler, grammar })
     }
 }
 
@@ -222,7 +150,7 @@ pub(super) fn generate_batch<'env>(
     cancel: runtime::Cancel,
     on_progress: Option<Function<BatchProgress, ()>>,
 ) -> js::Result<Object<'env>> {
-    let n = options.n.unwrap_or(1) as usize;
+    let n = options.generations()?;
     if options.processed.unwrap_or(false) {
         return Err(Error::Argument("logitsProcessors work with generate() and stream(), not in a rollout".into()).into());
     }

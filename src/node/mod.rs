@@ -23,6 +23,7 @@ mod parameter;
 mod promise;
 mod report;
 mod rl;
+mod sampling;
 mod tokenizer;
 mod trainer;
 mod transforms;

@@ -1,11 +1,10 @@
-//! Losses, advantages and sampling filters as functions.
+//! Losses and advantages as functions.
 
 use napi_derive::napi;
 
 use super::ArrayHandle;
 use super::error as js;
-use crate::generate;
-use crate::mlx::{Array, Dtype, Error, Result};
+use crate::mlx::{Array, Error, Result};
 use crate::rl::advantages::{self, AdvantageOptions};
 use crate::rl::{self, ImportanceSamplingLevel, LossOptions, logprobs, ratios};
 
@@ -173,29 +172,4 @@ pub fn selective_log_softmax(logits: ArrayHandle, ids: ArrayHandle, temperature:
 #[napi(namespace = "rl", catch_unwind)]
 pub fn compute_entropy(logits: ArrayHandle, temperature: Option<f64>) -> js::Result<ArrayHandle> {
     Ok(logprobs::entropy_from_logits(&logits, temperature.unwrap_or(1.) as f32)?.into())
-}
-
-/// Logits `[B, V]` with the tokens of `history` `[B, N]` made less likely: positive logits divided, negative multiplied.
-#[napi(namespace = "rl", catch_unwind)]
-pub fn apply_repetition_penalty(logits: ArrayHandle, history: ArrayHandle, penalty: f64) -> js::Result<ArrayHandle> {
-    let history = history.astype(Dtype::Int32)?;
-    Ok(generate::apply_repetition_penalty(&logits, &history, penalty as f32)?.into())
-}
-
-/// All but the `k` largest logits become -inf; equals of the last one stay.
-#[napi(namespace = "rl", catch_unwind)]
-pub fn apply_top_k(logits: ArrayHandle, k: i32) -> js::Result<ArrayHandle> {
-    Ok(generate::apply_top_k(&logits, k)?.into())
-}
-
-/// Keeps the most likely tokens until their mass reaches `p`.
-#[napi(namespace = "rl", catch_unwind)]
-pub fn apply_top_p(logits: ArrayHandle, p: f64) -> js::Result<ArrayHandle> {
-    Ok(generate::apply_top_p(&logits, p as f32)?.into())
-}
-
-/// Keeps tokens at least `p` times as likely as the best.
-#[napi(namespace = "rl", catch_unwind)]
-pub fn apply_min_p(logits: ArrayHandle, p: f64) -> js::Result<ArrayHandle> {
-    Ok(generate::apply_min_p(&logits, p as f32)?.into())
 }

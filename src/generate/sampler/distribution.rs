@@ -42,16 +42,17 @@ impl Sampler {
     /// What `sample` would draw from, probabilities float32 `[B, V]`, certain for greedy rows; and the log-probs of the model,
     /// of `logits / temperature`, `[B, V]`. Nothing is drawn, and no row goes on.
     pub fn distribution(&mut self, logits: &Array) -> Result<(Array, Array)> {
-        let settings = Settings::new(&self.rows.iter().map(|row| &row.options).collect::<Vec<_>>())?;
+        let settings = Settings::new(&self.rows)?;
         self.check_shapes(&settings, logits, None, None)?;
         let raw = logits.astype(Dtype::Float32)?;
-        let changed = if settings.process() { process(&raw, &settings, self.history.tokens()?)? } else { raw.clone() };
+        let uniforms = self.uniforms()?;
+        let changed = if settings.process() { process(&raw, &settings, self.history.columns()?)? } else { raw.clone() };
         let logprobs = divided(&raw, settings.temperature.as_ref())?.log_softmax(-1)?;
         let certain = || {
             let ids = ops::arange(0., changed.dim(-1) as f64, 1., Dtype::Int32)?.expand_dims(&[0])?;
             ids.equal(&draw::best(&changed)?)?.astype(Dtype::Float32)
         };
-        let drawn = || filter(&changed, &settings)?.softmax(-1);
+        let drawn = || filter(&changed, &settings, &uniforms)?.softmax(-1);
         let probabilities = match &settings.greedy {
             Greedy::All => certain()?,
             Greedy::None => drawn()?,

@@ -1,46 +1,112 @@
-//! Penalties and filters as functions of arrays, with arguments checked.
+//! Penalties and filters as functions of arrays.
 //!
-//! Logits are `[.., V]` of any float dtype, which the result keeps. Probabilities are computed in float32.
+//! Logits are `[.., V]` of any float dtype, which the result keeps; all arithmetic is in float32. There is one set of options for all
+//! rows, or one for each.
 
-use super::filters;
-use super::penalties::{self, Seen};
+use super::draw::LANES;
+use super::history::{Columns, written_runs};
+use super::lists::IdLists;
+use super::repeats::LONGEST_RUN;
+use super::settings::Settings;
+use super::{Row, Sampled, Sampler, SamplerOptions, filter, process};
 use crate::mlx::{Array, Dtype, Error, Result};
 
-/// Runs in float32 and gives back the dtype of the logits.
-fn in_float32(logits: &Array, apply: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
-    apply(&logits.astype(Dtype::Float32)?)?.astype(logits.dtype())
+/// Rows of logits `[R, V]` in float32, and what is asked of each.
+struct Batch {
+    logits: Array,
+    rows: Vec<Row>,
+    shape: Vec<i32>,
+    dtype: Dtype,
 }
 
-/// Penalises the tokens of `history` `[B, N]` (int32) in `logits` `[B, V]`: positive logits are divided, negative multiplied.
-pub fn apply_repetition_penalty(logits: &Array, history: &Array, penalty: f32) -> Result<Array> {
+impl Batch {
+    fn new(logits: &Array, options: &[SamplerOptions]) -> Result<Batch> {
+        let (shape, dtype) = (logits.shape().to_vec(), logits.dtype());
+        let size = shape.last().copied().unwrap_or(0);
+        if !dtype.is_float() {
+            return Err(Error::Dtype(format!("logits must be of a float dtype, got {}", dtype.name())));
+        }
+        if size == 0 || logits.size() == 0 {
+            return Err(Error::Shape(format!("logits must hold at least one row and one token, got shape {shape:?}")));
+        }
+        let count = logits.size() / size as usize;
+        if options.len() != 1 && options.len() != count {
+            let given = options.len();
+            return Err(Error::Argument(format!("one value is needed, or one for each of {count} rows of logits; got {given}")));
+        }
+        let mut rows = Vec::with_capacity(count);
+        for row in 0..count {
+            let mut own = options[row % options.len()].clone();
+            if options.len() == 1 {
+                own.row = row as u64;
+            }
+            own.validate_ids(size)?;
+            rows.push(Row::new(&own)?);
+        }
+        Ok(Batch { logits: logits.astype(Dtype::Float32)?.reshape(&[count as i32, size])?, rows, shape, dtype })
+    }
+
+    fn back(&self, logits: &Array) -> Result<Array> {
+        logits.reshape(&self.shape)?.astype(self.dtype)
+    }
+}
+
+/// Bias, penalties and bans of the options; filters and temperature are left out. `history` is int32 `[R, N]`, the newest token
+/// last, negative before the first token of a shorter row.
+pub fn process_logits(logits: &Array, history: Option<&Array>, options: &[SamplerOptions]) -> Result<Array> {
+    let batch = Batch::new(logits, options)?;
+    let settings = Settings::new(&batch.rows)?;
+    let columns = history.map(|history| columns(history, &batch)).transpose()?;
+    batch.back(&process(&batch.logits, &settings, columns.as_ref().and_then(Option::as_ref))?)
+}
+
+fn columns(history: &Array, batch: &Batch) -> Result<Option<Columns>> {
+    let count = batch.rows.len() as i32;
+    if history.ndim() != 2 || history.dim(0) != count || !history.dtype().is_integer() {
+        let (shape, dtype) = (history.shape(), history.dtype().name());
+        return Err(Error::Shape(format!("the history must hold token ids [{count}, N], got {dtype} of shape {shape:?}")));
+    }
     if history.dim(1) == 0 {
-        return Ok(logits.clone());
+        return Ok(None);
     }
-    let seen = Seen::new(history, &Array::scalar_i32(i32::MAX), i32::MAX)?;
-    in_float32(logits, |logits| penalties::repetition(logits, &seen, &Array::scalar(penalty)))
+    // What lies outside the vocabulary would be read and written outside the logits.
+    let size = batch.logits.dim(1);
+    let tokens = history.astype(Dtype::Int32)?.maximum(&Array::scalar_i32(-1))?.minimum(&Array::scalar_i32(size - 1))?;
+    let options = || batch.rows.iter().map(|row| &row.options);
+    let ngram = options().map(|row| row.no_repeat_ngram_size).max().unwrap_or(0);
+    let breakers = IdLists::new(options().map(|row| row.dry_sequence_breakers.as_slice()))?;
+    let runs = if ngram > 0 { Some(written_runs(&tokens, ngram - 1, None)?) } else { None };
+    let broken_runs = match options().any(|row| row.dry_multiplier != 0.) {
+        true => Some(written_runs(&tokens, LONGEST_RUN, breakers.as_ref())?),
+        false => None,
+    };
+    Ok(Some(Columns { tokens, runs, broken_runs }))
 }
 
-/// Everything below the `k`-th largest becomes -inf. Equals of the `k`-th stay.
-pub fn apply_top_k(logits: &Array, k: i32) -> Result<Array> {
-    if k < 1 {
-        return Err(Error::Argument(format!("top-k needs k of at least 1, got {k}")));
-    }
-    in_float32(logits, |logits| filters::top_k(logits, &Array::scalar_i32(k), k))
+/// Temperature and filters of the options: what may not be drawn is -inf.
+pub fn filter_logits(logits: &Array, options: &[SamplerOptions]) -> Result<Array> {
+    let batch = Batch::new(logits, options)?;
+    let values: Vec<f32> = batch.rows.iter().flat_map(|row| row.random.uniforms(row.step)).collect();
+    let uniforms = Array::from_slice(&values, &[batch.rows.len() as i32, LANES as i32])?;
+    batch.back(&filter(&batch.logits, &Settings::new(&batch.rows)?, &uniforms)?)
 }
 
-/// Keeps the most likely tokens until their mass reaches `p`; the best one and equals of the last always stay.
-pub fn apply_top_p(logits: &Array, p: f32) -> Result<Array> {
-    if !(p > 0. && p <= 1.) {
-        return Err(Error::Argument(format!("top-p must be above 0 and at most 1, got {p}")));
+/// One step of a `Sampler` for logits `[B, V]`. `histories` are the tokens of each row, or none; `step` says how many tokens the
+/// rows have drawn with their seeds before.
+pub fn sample_logits(logits: &Array, histories: &[Vec<i32>], step: u64, options: &[SamplerOptions]) -> Result<Sampled> {
+    let batch = Batch::new(logits, options)?;
+    if !histories.is_empty() && histories.len() != batch.rows.len() {
+        let (given, count) = (histories.len(), batch.rows.len());
+        return Err(Error::Argument(format!("{given} histories for {count} rows of logits")));
     }
-    in_float32(logits, |logits| filters::top_p(logits, &Array::scalar(p)))
-}
-
-/// Keeps tokens at least `p` times as likely as the best.
-pub fn apply_min_p(logits: &Array, p: f32) -> Result<Array> {
-    if !(0. ..=1.).contains(&p) {
-        return Err(Error::Argument(format!("min-p must be between 0 and 1, got {p}")));
+    let mut sampler = Sampler::new();
+    for (place, row) in batch.rows.iter().enumerate() {
+        let history = histories.get(place).map_or(&[][..], Vec::as_slice);
+        if let Some(id) = history.iter().find(|&&id| id < 0 || id >= batch.logits.dim(1)) {
+            return Err(Error::Argument(format!("the history of row {place} holds token {id}, which is not in the vocabulary")));
+        }
+        sampler.push(&row.options, history)?;
+        sampler.rows[place].step = step;
     }
-    let one = Array::scalar_i32(1);
-    in_float32(logits, |logits| filters::min_p(logits, &Array::scalar(p), &one, 1))
+    sampler.sample(&batch.logits, None)
 }

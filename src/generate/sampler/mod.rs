@@ -1,7 +1,8 @@
 //! From logits to tokens, for all rows of a batch at once and without leaving the device.
 //!
 //! Every row has its own options, seed and history. A step applies, in this order: logit bias, repetition, presence and frequency
-//! penalty; then temperature and filters in the row's `FilterOrder`; then it draws. The log-prob returned is that of the token
+//! penalty, DRY, no-repeat-n-gram, bad words and the least number of tokens; then temperature and filters in the row's
+//! `FilterOrder`; then it draws. Greedy rows take the best token after the first part. The log-prob returned is that of the token
 //! under the model's own `logits / temperature` (plain logits for greedy rows) in float32, before penalties, bias, masks and
 //! filters: what training compares with (TRL).
 
@@ -10,18 +11,22 @@ mod draw;
 mod filters;
 mod functions;
 mod history;
+mod lists;
 mod options;
 mod penalties;
+mod repeats;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub(super) use distribution::{Draws, draw_from, likeliest};
 pub use functions::*;
 pub use options::{FilterOrder, SamplerOptions};
 
 use draw::{Blocks, LANES, RandomRow};
-use history::History;
+use history::{Columns, History};
 use penalties::Seen;
-use settings::{Greedy, Settings};
+use settings::{Greedy, Penalty, Settings, Temperature};
 
 use crate::mlx::{Array, Dtype, Error, Result, kernels, ops};
 
@@ -45,6 +50,13 @@ impl Row {
     fn new(options: &SamplerOptions) -> Result<Row> {
         options.validate()?;
         Ok(Row { options: options.clone(), random: RandomRow::new(options), step: 0 })
+    }
+
+    /// Sequences whose last token may not follow the others now.
+    fn bans(&self) -> Vec<&[i32]> {
+        let early = self.step < self.options.min_tokens as u64;
+        let stops: &[i32] = if early { &self.options.stop_tokens } else { &[] };
+        self.options.bad_words.iter().map(Vec::as_slice).chain(stops.chunks(1)).collect()
     }
 }
 
@@ -70,7 +82,7 @@ impl Sampler {
     /// A row joins at the end; `history` are the ids of its prompt, which penalties see.
     pub fn push(&mut self, options: &SamplerOptions, history: &[i32]) -> Result<()> {
         self.rows.push(Row::new(options)?);
-        self.history.push(options.needs(), history);
+        self.history.push(options, history);
         self.settings = None;
         Ok(())
     }
@@ -79,7 +91,7 @@ impl Sampler {
     pub fn put(&mut self, row: usize, options: &SamplerOptions, history: &[i32]) -> Result<()> {
         self.check_rows(&[row])?;
         self.rows[row] = Row::new(options)?;
-        self.history.put(row, options.needs(), history);
+        self.history.put(row, options, history);
         self.settings = None;
         Ok(())
     }
@@ -118,7 +130,7 @@ impl Sampler {
     pub fn sample_processed(&mut self, logits: &Array, processed: Option<&Array>, allowed: Option<&Array>) -> Result<Sampled> {
         let settings = match self.settings.take() {
             Some(settings) => settings,
-            None => Settings::new(&self.rows.iter().map(|row| &row.options).collect::<Vec<_>>())?,
+            None => Settings::new(&self.rows)?,
         };
         self.check_shapes(&settings, logits, processed, allowed)?;
         let uniforms = match settings.greedy {
@@ -128,9 +140,9 @@ impl Sampler {
         let raw = logits.astype(Dtype::Float32)?;
         let mut changed = processed.map(|processed| processed.astype(Dtype::Float32)).transpose()?;
         // Also where nobody looks back any more: the history must not keep rows that have left.
-        self.history.tokens()?;
+        self.history.columns()?;
         if settings.process() {
-            changed = Some(process(changed.as_ref().unwrap_or(&raw), &settings, self.history.tokens()?)?);
+            changed = Some(process(changed.as_ref().unwrap_or(&raw), &settings, self.history.columns()?)?);
         }
         if let Some(allowed) = allowed {
             changed = Some(filters::only(changed.as_ref().unwrap_or(&raw), allowed)?);
@@ -138,7 +150,8 @@ impl Sampler {
         let sampled = choose(&raw, changed.as_ref(), &settings, uniforms.as_ref())?;
         self.history.append(&sampled.tokens)?;
         self.rows.iter_mut().for_each(|row| row.step += 1);
-        self.settings = Some(settings);
+        let may_stop_now = |row: &Row| row.step > 0 && row.step == row.options.min_tokens as u64;
+        self.settings = if self.rows.iter().any(may_stop_now) { None } else { Some(settings) };
         Ok(sampled)
     }
 
@@ -162,8 +175,7 @@ impl Sampler {
         }
         let vocabulary = logits.dim(1);
         if settings.largest_id >= vocabulary {
-            let id = settings.largest_id;
-            return Err(Error::Argument(format!("the sampling options name token {id}; the vocabulary has {vocabulary}")));
+            return self.rows.iter().try_for_each(|row| row.options.validate_ids(vocabulary));
         }
         Ok(())
     }
@@ -176,38 +188,57 @@ impl Sampler {
 
     /// What must be evaluated with a step so that graphs do not grow from step to step.
     pub fn state(&self) -> Vec<Array> {
-        self.history.arrays().cloned().collect()
+        self.history.arrays()
     }
 }
 
-/// Bias and penalties.
-fn process(logits: &Array, settings: &Settings, history: Option<&Array>) -> Result<Array> {
+type ApplyPenalty = fn(&Array, &Seen, &Array) -> Result<Array>;
+
+/// Bias, penalties and bans.
+fn process(logits: &Array, settings: &Settings, history: Option<&Columns>) -> Result<Array> {
     let mut logits = match &settings.bias {
         Some((ids, values)) => penalties::bias(logits, ids, values)?,
         None => logits.clone(),
     };
-    let Some(history) = history else { return Ok(logits) };
-    let penalties: [(_, fn(&Array, &Seen, &Array) -> Result<Array>); 3] = [
-        (&settings.repetition, penalties::repetition),
-        (&settings.presence, penalties::presence),
-        (&settings.frequency, penalties::frequency),
-    ];
-    for (penalty, apply) in penalties {
-        if let Some(penalty) = penalty {
-            let seen = Seen::new(history, &penalty.windows, penalty.widest)?;
-            logits = apply(&logits, &seen, &penalty.value)?;
+    if let Some(history) = history {
+        let penalties: [(&Option<Penalty>, ApplyPenalty); 3] = [
+            (&settings.repetition, penalties::repetition),
+            (&settings.presence, penalties::presence),
+            (&settings.frequency, penalties::frequency),
+        ];
+        for (penalty, apply) in penalties {
+            if let Some(penalty) = penalty {
+                let seen = Seen::new(&history.tokens, &penalty.windows, penalty.widest)?;
+                logits = apply(&logits, &seen, &penalty.value)?;
+            }
+        }
+        if let Some(dry) = &settings.dry {
+            logits = repeats::dry(&logits, history, dry)?;
+        }
+        if let Some(sizes) = &settings.no_repeat_ngram {
+            logits = repeats::no_repeat_ngram(&logits, history, &sizes.values)?;
         }
     }
-    Ok(logits)
+    settings.bans.as_ref().map_or(Ok(logits.clone()), |bans| bans.apply(&logits, history))
 }
 
 fn divided(logits: &Array, temperature: Option<&Array>) -> Result<Array> {
     temperature.map_or_else(|| Ok(logits.clone()), |temperature| logits.divide(temperature))
 }
 
+fn tempered(logits: &Array, temperature: &Temperature) -> Result<Array> {
+    let Some(dynamic) = &temperature.dynamic else { return divided(logits, temperature.value.as_ref()) };
+    let one = Array::scalar(1.);
+    let value = filters::dynamic_temperature(logits, temperature.value.as_ref().unwrap_or(&one), dynamic)?;
+    logits.divide(&value)
+}
+
 /// Temperature and filters: what the draw is from, up to normalisation.
-fn filter(logits: &Array, settings: &Settings) -> Result<Array> {
-    let mut logits = divided(logits, settings.temperature_first.as_ref())?;
+fn filter(logits: &Array, settings: &Settings, uniforms: &Array) -> Result<Array> {
+    let mut logits = tempered(logits, &settings.temperature_first)?;
+    if let Some(n) = &settings.top_n_sigma {
+        logits = filters::top_n_sigma(&logits, n)?;
+    }
     if let Some(k) = &settings.top_k_first {
         logits = filters::top_k(&logits, &k.values, k.largest)?;
     }
@@ -217,10 +248,16 @@ fn filter(logits: &Array, settings: &Settings) -> Result<Array> {
     if let Some((p, least)) = &settings.min_p {
         logits = filters::min_p(&logits, p, &least.values, least.largest)?;
     }
+    if let Some(p) = &settings.typical_p {
+        logits = filters::typical_p(&logits, p)?;
+    }
+    if let Some(xtc) = &settings.xtc {
+        logits = filters::xtc(&logits, xtc, &uniforms.slice_axis(1, 2, 3)?)?;
+    }
     if let Some(k) = &settings.top_k_last {
         logits = filters::top_k(&logits, &k.values, k.largest)?;
     }
-    divided(&logits, settings.temperature_last.as_ref())
+    tempered(&logits, &settings.temperature_last)
 }
 
 /// `raw` are the model's logits, `changed` those to choose from where they differ.
@@ -248,8 +285,8 @@ fn choose(raw: &Array, changed: Option<&Array>, settings: &Settings, uniforms: O
 /// Tokens int32 `[B, 1]` and the logarithm of the sum of exponentials of `scaled`, `[B, 1]`. Where nothing changes the logits, one
 /// exponential per logit serves both, filters included.
 fn drawn(scaled: &Array, changed: Option<&Array>, raw: &Array, settings: &Settings, uniforms: &Array) -> Result<(Array, Array)> {
-    if let Some(changed) = changed {
-        let filtered = filter(changed, settings)?;
+    if changed.is_some() || settings.dynamic() {
+        let filtered = filter(changed.unwrap_or(raw), settings, uniforms)?;
         let weights = kernels::exp(&filtered.subtract(&filtered.max(&[-1], true)?)?)?;
         return Ok((Blocks::new(&weights)?.draw(uniforms)?, kernels::logsumexp(scaled)?));
     }
@@ -260,7 +297,7 @@ fn drawn(scaled: &Array, changed: Option<&Array>, raw: &Array, settings: &Settin
     if !settings.filter() {
         return Ok((blocks.draw(uniforms)?, normalizer));
     }
-    let removed = filter(raw, settings)?.equal(&Array::scalar(f32::NEG_INFINITY))?;
+    let removed = filter(raw, settings, uniforms)?.equal(&Array::scalar(f32::NEG_INFINITY))?;
     let kept = ops::where_(&removed, &Array::scalar(0.), &weights)?;
     Ok((Blocks::new(&kept)?.draw(uniforms)?, normalizer))
 }
