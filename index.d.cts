@@ -593,37 +593,56 @@ export interface GatherQqmmOptions {
   mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
+/** Of a request and of `generateBatch`, checked and explained by `lib/sampling.ts`. What is left out has the default. */
 export interface GenerateOptions {
-  /** The most tokens to generate. */
-  maxTokens: number
-  /** 0 takes the most likely token; 1 by default. */
-  temperature?: number
-  /** Keep this many most likely tokens; 0 (default) keeps all. */
-  topK?: number
-  /** Keep the most likely tokens up to this mass; 1 (default) keeps all. */
-  topP?: number
-  /** Keep tokens at least this share as likely as the best; 0 (default) keeps all. */
-  minP?: number
-  /** 1 (default) is off. */
-  repetitionPenalty?: number
-  /** How many last tokens, the prompt's included, the penalty sees: 20 by default; 0 or Infinity is all. */
-  repetitionContextSize?: number
-  /** The same seed gives the same tokens on the same backend and batch shape; 0 by default. */
-  seed?: number
-  /** Tokens that end the text; the model's own by default. */
-  stopTokenIds?: Array<number>
-  /** Never end before `maxTokens`. */
-  ignoreEos?: boolean
+  maxTokens?: number
+  /** Answers to a prompt, which is read once; 1 by default. */
+  n?: number
   /** Texts that end the answer, which ends before them. */
   stop?: Array<string>
-  /** The log-probs of so many of the likeliest tokens come with each token; 0 by default. */
-  topLogprobs?: number
-  /** Answers to the prompt, which is read once; 1 by default. */
-  n?: number
   /** What the answer must fit: OpenAI's `response_format` as JSON. */
   responseFormat?: string
   /** Each step's logits go through processors in JavaScript. */
   processed?: boolean
+  /** Tokens that end the text; the model's own by default. */
+  stopTokenIds?: Array<number>
+  /** Never end before `maxTokens`. */
+  ignoreEos?: boolean
+  temperature?: number
+  topK?: number
+  topP?: number
+  minP?: number
+  minTokensToKeep?: number
+  xtcProbability?: number
+  xtcThreshold?: number
+  /** The tokens that end the text by default. */
+  xtcSpecialTokens?: Array<number>
+  typicalP?: number
+  topNSigma?: number
+  dynatempRange?: number
+  dynatempExponent?: number
+  filterOrder?: 'hf' | 'mlx'
+  repetitionPenalty?: number
+  /** Of context sizes 0 and Infinity are the whole history. */
+  repetitionContextSize?: number
+  presencePenalty?: number
+  presenceContextSize?: number
+  frequencyPenalty?: number
+  frequencyContextSize?: number
+  /** By token id. */
+  logitBias?: Record<string, number>
+  dryMultiplier?: number
+  dryBase?: number
+  dryAllowedLength?: number
+  dryContextSize?: number
+  drySequenceBreakers?: Array<number>
+  noRepeatNgramSize?: number
+  badWordsIds?: Array<Array<number>>
+  minTokens?: number
+  topLogprobs?: number
+  seed?: number
+  /** Tells rows of one seed apart. */
+  row?: number
 }
 
 /** A loss (lazy scalar), its metrics and, from `grpoLossAndGrad`, its gradients. */
@@ -960,6 +979,18 @@ export interface RopeOptions {
   offset?: NumberOrArray
   /** Wavelengths over 2π in place of `base`, `[dims / 2]`. */
   freqs?: ArrayHandle
+}
+
+/** What `sampleLogits` returns. */
+export interface SampledHandles {
+  /** int32 `[B]` */
+  tokens: ArrayHandle
+  /** float32 `[B]` */
+  logprobs: ArrayHandle
+  /** int32 `[B, K]` */
+  topIds?: ArrayHandle
+  /** float32 `[B, K]` */
+  topLogprobs?: ArrayHandle
 }
 
 /** Writes the caches of a model's layers in mlx-lm's layout. */
@@ -1991,20 +2022,21 @@ export declare namespace random {
 }
 
 export declare namespace rl {
-  /** Keeps tokens at least `p` times as likely as the best. */
-  export function applyMinP(logits: ArrayHandle, p: number): ArrayHandle
-  /** Logits `[B, V]` with the tokens of `history` `[B, N]` made less likely: positive logits divided, negative multiplied. */
-  export function applyRepetitionPenalty(logits: ArrayHandle, history: ArrayHandle, penalty: number): ArrayHandle
-  /** All but the `k` largest logits become -inf; equals of the last one stay. */
-  export function applyTopK(logits: ArrayHandle, k: number): ArrayHandle
-  /** Keeps the most likely tokens until their mass reaches `p`. */
-  export function applyTopP(logits: ArrayHandle, p: number): ArrayHandle
   /** Entropy in nats of `softmax(logits / temperature)` over the last axis; float32. */
   export function computeEntropy(logits: ArrayHandle, temperature?: number | undefined | null): ArrayHandle
   /** `current / old` per token `[B, T]` or per sequence `[B, 1]`; log-probs and mask are `[B, T]`. */
   export function computeImportanceRatios(inputs: RatioInputs, level?: 'token' | 'sequence' | null): ArrayHandle
   /** Log-probs of `ids` `[B, T]` under `logits / temperature` `[B, T, V]`; float32 `[B, T]`. */
   export function selectiveLogSoftmax(logits: ArrayHandle, ids: ArrayHandle, temperature?: number | undefined | null): ArrayHandle
+}
+
+export declare namespace sampling {
+  /** Logits `[.., V]` with the temperature and filters of the options applied. */
+  export function filterLogits(logits: ArrayHandle, rows: Array<GenerateOptions>): ArrayHandle
+  /** Logits `[.., V]` with the bias, penalties and bans of the options applied. One set of options, or one for each row. */
+  export function processLogits(logits: ArrayHandle, history: ArrayHandle | undefined | null, rows: Array<GenerateOptions>): ArrayHandle
+  /** A token for each row of logits `[B, V]`. */
+  export function sampleLogits(logits: ArrayHandle, histories: Array<Array<number>>, step: number, rows: Array<GenerateOptions>): SampledHandles
 }
 
 export declare namespace transforms {

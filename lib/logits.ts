@@ -23,8 +23,7 @@ type Settings = { [K in keyof SamplerSettings]?: PerRow<NonNullable<SamplerSetti
 /** How deep lists are in the value of one row. */
 const depths: Partial<Record<string, number>> = { xtcSpecialTokens: 1, drySequenceBreakers: 1, badWordsIds: 2 };
 
-const depth = (value: unknown): number =>
-  Array.isArray(value) ? 1 + Math.max(0, ...value.slice(0, 1).map(depth)) : 0;
+const depth = (value: unknown): number => (Array.isArray(value) ? 1 + Math.max(0, ...value.slice(0, 1).map(depth)) : 0);
 
 const isPerRow = (key: string, value: unknown): value is readonly unknown[] =>
   Array.isArray(value) && depth(value) > (depths[key] ?? 0);
@@ -35,7 +34,10 @@ function rowsOf(settings: object, where: string): NativeGenerateOptions[] {
   const lengths = entries.flatMap(([key, value]) => (isPerRow(key, value) ? [value.length] : []));
   const count = lengths[0] ?? 1;
   if (lengths.some((length) => length !== count) || count === 0)
-    throw new MlxError('ERR_MLX_ARGUMENT', `${where} needs lists of equal lengths, got ${lengths.join(' and ')} values`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `${where} needs lists of equal lengths, got ${lengths.join(' and ')} values`,
+    );
   return Array.from({ length: count }, (_, row) => {
     const own = Object.fromEntries(
       entries.map(([key, value]) => [key, isPerRow(key, value) ? value[row] : (value as unknown)]),
@@ -140,11 +142,7 @@ export interface DryOptions {
 
 /** Logits [B, V] less DRY's penalty on tokens that would lengthen a repetition: `multiplier * base ** (length - allowedLength)`. */
 export function applyDry(logits: ArrayLike, history: TokenHistory, options: DryOptions): MxArray {
-  rejectUnknownKeys(
-    options,
-    ['multiplier', 'base', 'allowedLength', 'contextSize', 'sequenceBreakers'],
-    'applyDry()',
-  );
+  rejectUnknownKeys(options, ['multiplier', 'base', 'allowedLength', 'contextSize', 'sequenceBreakers'], 'applyDry()');
   const settings = {
     dryMultiplier: options.multiplier,
     dryBase: options.base,
@@ -283,7 +281,12 @@ export function sample(logits: ArrayLike, options: SampleOptions = {}): Sample {
       row: Array.isArray(seed) ? 0 : i,
       topLogprobs,
     }));
-    const sampled = addon.sampleLogits(handle, history.map((row) => [...row]), step, rows);
+    const sampled = addon.sampleLogits(
+      handle,
+      history.map((row) => [...row]),
+      step,
+      rows,
+    );
     return {
       tokens: wrap(sampled.tokens),
       logprobs: wrap(sampled.logprobs),

@@ -243,7 +243,10 @@ function breakerIds(breakers: readonly (number | string)[], tokenizer: Tokenizer
   return breakers.flatMap((breaker) => {
     if (typeof breaker === 'number') return [breaker];
     if (tokenizer === null)
-      throw new MlxError('ERR_MLX_CONFIG', `drySequenceBreakers of ${where} must be token ids: the model has no tokenizer`);
+      throw new MlxError(
+        'ERR_MLX_CONFIG',
+        `drySequenceBreakers of ${where} must be token ids: the model has no tokenizer`,
+      );
     return tokenizer.encode(`a${breaker}`, { addSpecialTokens: false }).slice(-1);
   });
 }

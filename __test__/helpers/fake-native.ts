@@ -82,7 +82,7 @@ export class FakeModel {
     const requests = new Map<number, { promptTokens: number; maxTokens: number; made: number }>();
     let submitted = 0;
     return {
-      submit(promptIds: number[], { maxTokens }: NativeGenerateOptions) {
+      submit(promptIds: number[], { maxTokens = 256 }: NativeGenerateOptions) {
         requests.set(submitted, { promptTokens: promptIds.length, maxTokens, made: 0 });
         return submitted++;
       },
@@ -110,7 +110,7 @@ export class FakeModel {
 
   async generateBatch(
     promptIds: number[][],
-    options: NativeGenerateOptions,
+    options: NativeGenerateOptions & { maxTokens: number },
     cancel?: NativeCancel,
   ): Promise<NativeBatchResult> {
     await pause();

@@ -128,7 +128,10 @@ describe('sampling defaults', () => {
       xtcSpecialTokens: [9, 10],
     });
     const own = { ...options, drySequenceBreakers: ['x', 3], xtcSpecialTokens: [] };
-    expect(resolveSampling(own, {}, 'f()', tokenizer)).toMatchObject({ drySequenceBreakers: [120, 3], xtcSpecialTokens: [] });
+    expect(resolveSampling(own, {}, 'f()', tokenizer)).toMatchObject({
+      drySequenceBreakers: [120, 3],
+      xtcSpecialTokens: [],
+    });
     expect(thrown(() => resolveSampling(own, {}, 'f()'))).toMatchObject({ code: 'ERR_MLX_CONFIG' });
   });
 

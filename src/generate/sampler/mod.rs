@@ -139,10 +139,10 @@ impl Sampler {
         };
         let raw = logits.astype(Dtype::Float32)?;
         let mut changed = processed.map(|processed| processed.astype(Dtype::Float32)).transpose()?;
-        // Also where nobody looks back any more: the history must not keep rows that have left.
-        self.history.columns()?;
+        // Asked for in any case: the history must not keep rows that have left.
+        let history = self.history.columns()?;
         if settings.process() {
-            changed = Some(process(changed.as_ref().unwrap_or(&raw), &settings, self.history.columns()?)?);
+            changed = Some(process(changed.as_ref().unwrap_or(&raw), &settings, history)?);
         }
         if let Some(allowed) = allowed {
             changed = Some(filters::only(changed.as_ref().unwrap_or(&raw), allowed)?);
