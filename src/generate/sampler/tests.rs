@@ -190,7 +190,9 @@ fn every_row_of_a_changing_batch_is_as_it_is_alone() {
             }
         }
         for _ in 0..2 {
-            if let (true, Some(next)) = (rows.len() < 8, waiting.pop()) {
+            if rows.len() < 8
+                && let Some(next) = waiting.pop()
+            {
                 sampler.push(&kinds[next], &prompt(next as u64)).unwrap();
                 rows.push((next, 0));
             }
