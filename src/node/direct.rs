@@ -16,6 +16,7 @@ use crate::runtime::panic_error;
 
 pub type Unary = fn(&Array) -> Result<Array>;
 pub type Binary = fn(&Array, &Array) -> Result<Array>;
+type Free = fn(i32);
 
 /// The arguments that are handles (0 for those that are none) and the data of the function.
 unsafe fn arguments<const N: usize>(env: sys::napi_env, info: sys::napi_callback_info) -> ([i32; N], *mut c_void) {
@@ -67,7 +68,7 @@ unsafe extern "C" fn freeing(env: sys::napi_env, info: sys::napi_callback_info) 
     // SAFETY: as in `unary`.
     unsafe {
         let ([array], data) = arguments(env, info);
-        let work = std::mem::transmute::<*mut c_void, fn(i32)>(data);
+        let work = std::mem::transmute::<*mut c_void, Free>(data);
         let _ = catch_unwind(AssertUnwindSafe(|| work(array)));
     }
     null_mut()
@@ -106,8 +107,7 @@ pub fn install(exports: &Object) -> napi::Result<()> {
         replace(&ops, &camel_case(name), Some(binary), *operation as *mut c_void)?;
     }
     let core = exports.get_named_property::<Object>("core")?;
-    let frees: [(&str, fn(i32)); 2] = [("release", handle::release), ("empty", handle::empty)];
-    for (name, work) in frees {
+    for (name, work) in [("release", handle::release as Free), ("empty", handle::empty)] {
         replace(&core, name, Some(freeing), work as *mut c_void)?;
     }
     Ok(())
