@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
 import { settingNames } from '../../lib/cli/sampling.ts';
 import { MlxError } from '../../lib/errors.ts';
-import { requestKeys } from '../../lib/request-options.ts';
+import { requestKeys, speculationKeys } from '../../lib/request-options.ts';
 import { generateKeys } from '../../lib/sampling.ts';
 import { FakeModel, native } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
@@ -174,7 +174,15 @@ describe('mlx-node', () => {
   });
 
   it('has a flag for every option of sampling', () => {
-    const others = new Set<string>([...requestKeys, 'raw', 'tools', 'chatTemplateOptions', 'signal']);
+    // Speculation takes a second model, or none: no setting of a chat.
+    const others = new Set<string>([
+      ...requestKeys,
+      ...speculationKeys,
+      'raw',
+      'tools',
+      'chatTemplateOptions',
+      'signal',
+    ]);
     const wanted = [...generateKeys.filter((key) => !others.has(key)), 'stop', 'topLogprobs'];
     expect(settingNames.toSorted()).toEqual(wanted.toSorted());
   });

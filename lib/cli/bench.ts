@@ -113,7 +113,14 @@ function randomPrompts(vocabSize: number, batchSize: number, promptTokens: numbe
 }
 
 /** Every answer has all its tokens, and no time goes into penalties that the checkpoint may ask for. */
-const plain = { ignoreEos: true, temperature: 0, repetitionPenalty: 1 } satisfies GenerateOptions;
+const plain = {
+  ignoreEos: true,
+  temperature: 0,
+  repetitionPenalty: 1,
+  noRepeatNgramSize: 0,
+  minTokens: 0,
+  badWordsIds: [],
+} satisfies GenerateOptions;
 
 /** One run of all prompts. */
 async function once(

@@ -80,10 +80,10 @@ fn requests(vocabulary: i32) -> Vec<Request> {
         (0..8).map(|row| (0..3 + 5 * row).map(|i| (17 * row + 7 * (i % 6) + row * (i / 12)) % vocabulary).collect()).collect();
     let options = |row: usize| RequestOptions {
         max_tokens: 1 + 5 * row,
-        stop_tokens: if row % 2 == 0 { (0..20).collect() } else { Default::default() },
+        stop_tokens: if row.is_multiple_of(2) { (0..20).collect() } else { Default::default() },
         sampler: SamplerOptions {
             temperature: 0.,
-            repetition_penalty: if row % 3 == 0 { 1.2 } else { 1. },
+            repetition_penalty: if row.is_multiple_of(3) { 1.2 } else { 1. },
             ..Default::default()
         },
         ..Default::default()
@@ -107,7 +107,8 @@ fn greedy_answers_are_those_of_plain_decoding() {
             collect(engine.take_events(), &mut plain);
         }
         collect(engine.take_events(), &mut plain);
-        let cases: [(&str, Option<&dyn CausalLm>, Option<(usize, usize)>); 3] =
+        type Case<'a> = (&'a str, Option<&'a dyn CausalLm>, Option<(usize, usize)>);
+        let cases: [Case; 3] =
             [("lookup", None, Some((3, 1))), ("itself", Some(net), None), ("another model", Some(other), None)];
         for (what, draft, lookup) in cases {
             let options = SpeculationOptions { num_draft_tokens: 5, lookup };

@@ -122,7 +122,7 @@ mod tests {
         let gradient = |lookup: fn(&Array, &Array) -> Result<Array>| {
             let (ids, weights) = (ids.clone(), weights.clone());
             let loss = move |inputs: &[Array]| Ok(vec![lookup(&inputs[0], &ids)?.multiply(&weights)?.sum_all()?]);
-            transforms::value_and_grad(loss, &[table.clone()], &[0]).unwrap().1.swap_remove(0)
+            transforms::value_and_grad(loss, std::slice::from_ref(&table), &[0]).unwrap().1.swap_remove(0)
         };
         let ordered = gradient(embedding_in_order);
         assert_close(&ordered, &gradient(|table, ids| table.take(ids, 0)), 1e-5, 1e-5, "embedding");

@@ -25,7 +25,7 @@ pub struct GrammarCompiler {
 }
 
 impl GrammarCompiler {
-    /// Reads the vocabulary: for one of 150 000 tokens that takes some 100 ms.
+    /// Reads the vocabulary: for one of 150 000 tokens that takes a second.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<GrammarCompiler> {
         let mut words = tokenizer.token_bytes().ok_or_else(|| {
             Error::Argument(
