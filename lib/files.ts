@@ -7,7 +7,7 @@ import { errorText, MlxError } from './errors.js';
 export const temporaryPrefix = '.tmp-';
 
 /** Files beside the weights that make a checkpoint usable by transformers, mlx-lm and this package. */
-const tokenizerFiles = [
+export const tokenizerFiles: readonly string[] = [
   'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',

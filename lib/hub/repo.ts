@@ -1,3 +1,4 @@
+import { tokenizerFiles } from '../files.js';
 import { MlxError } from '../errors.js';
 
 const part = '[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?';
@@ -49,19 +50,7 @@ export function isSafeFileName(name: string): boolean {
 }
 
 /** Files beside the weights that a model needs: its config, and what its tokenizer may consist of. */
-const companions = [
-  'config.json',
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'chat_template.jinja',
-  'chat_template.json',
-  'adapter_config.json',
-];
+const companions = ['config.json', 'generation_config.json', ...tokenizerFiles, 'adapter_config.json'];
 
 export const indexFile = 'model.safetensors.index.json';
 
