@@ -5,6 +5,7 @@ import type {
   NativeGrpoBatch,
   NativeBatchResult,
   NativeCancel,
+  NativeEngineOptions,
   NativeGenerateOptions,
   NativeLossOptions,
   NativeModule,
@@ -16,10 +17,12 @@ export const calls: {
   microSteps: { batch: NativeGrpoBatch; options: NativeLossOptions }[];
   logprobs: boolean[];
   closed: number;
+  engines: { limits: NativeEngineOptions; draft: FakeModel | undefined }[];
 } = {
   microSteps: [],
   logprobs: [],
   closed: 0,
+  engines: [],
 };
 
 /** Faults that a test can switch on. */
@@ -29,6 +32,7 @@ export function resetFake(): void {
   calls.microSteps = [];
   calls.logprobs = [];
   calls.closed = 0;
+  calls.engines = [];
   delete faults.microStep;
   delete faults.save;
   delete faults.gradNorm;
@@ -78,7 +82,9 @@ export class FakeModel {
     throw new Error('not in the fake');
   }
 
-  createEngine() {
+  createEngine(limits: NativeEngineOptions = {}, draft?: FakeModel) {
+    calls.engines.push({ limits, draft });
+    const guesses = draft !== undefined || limits.promptLookup !== undefined;
     const requests = new Map<number, { promptTokens: number; maxTokens: number; made: number }>();
     let submitted = 0;
     return {
@@ -99,8 +105,8 @@ export class FakeModel {
           if (!last) continue;
           requests.delete(request);
           const { promptTokens, made: generatedTokens } = state;
-          const none = { draftTokens: 0, acceptedTokens: 0 };
-          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20, ...none });
+          const guessed = guesses ? { draftTokens: 8, acceptedTokens: 6 } : { draftTokens: 0, acceptedTokens: 0 };
+          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20, ...guessed });
         }
         return events;
       },

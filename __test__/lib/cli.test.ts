@@ -5,9 +5,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../lib/cli/run.ts';
 import { settingNames } from '../../lib/cli/sampling.ts';
 import { MlxError } from '../../lib/errors.ts';
-import { requestKeys, speculationKeys } from '../../lib/request-options.ts';
 import { generateKeys } from '../../lib/sampling.ts';
-import { FakeModel, native } from '../helpers/fake-native.ts';
+import { calls, FakeModel, native } from '../helpers/fake-native.ts';
 import { tempDir } from '../helpers/temp.ts';
 
 vi.mock('../../lib/native.ts', () => import('../helpers/fake-native.ts'));
@@ -40,8 +39,8 @@ function slow(): ReturnType<typeof native> {
 function watchEngine(onStep = (): void => undefined): object[] {
   const seen: object[] = [];
   const create = Reflect.get(FakeModel.prototype, 'createEngine');
-  const spy = vi.spyOn(FakeModel.prototype, 'createEngine').mockImplementation(function (this: FakeModel) {
-    const engine = create.call(this);
+  const spy = vi.spyOn(FakeModel.prototype, 'createEngine').mockImplementation(function (this: FakeModel, ...args) {
+    const engine = create.apply(this, args);
     return {
       ...engine,
       submit: (ids, options) => {
@@ -106,6 +105,27 @@ describe('mlx-node', () => {
     [['generate', '-m', 'm', 'x', '-p', 'y'], /the prompt is given twice/],
     [['generate', '-m', 'm', 'x', '--chat-template-config', '{'], /--chat-template-config must be JSON/],
     [['generate', '-m', 'm', 'x', '--chat-template-config', '[1]'], /--chat-template-config must be an object/],
+    [
+      ['generate', '-m', 'm', 'x', '--draft-model', 'd', '--prompt-lookup'],
+      /--draft-model or from --prompt-lookup, not/,
+    ],
+    [
+      ['generate', '-m', 'm', 'x', '--num-draft-tokens', '3'],
+      /--num-draft-tokens needs --draft-model or --prompt-lookup/,
+    ],
+    [
+      ['generate', '-m', 'm', 'x', '--prompt-lookup', '--num-draft-tokens', '0'],
+      /--num-draft-tokens must be a whole number from 1, got '0'/,
+    ],
+    [['generate', '-m', 'm', 'x', '--prompt-lookup-min-ngram', '2'], /--prompt-lookup-min-ngram needs --prompt-lookup/],
+    [
+      ['generate', '-m', 'm', 'x', '--prompt-lookup', '--prompt-lookup-min-ngram', '4'],
+      /--prompt-lookup-min-ngram \(4\) is above --prompt-lookup-max-ngram \(3\)/,
+    ],
+    [['chat', '-m', 'm', '--json-object', '--regex', 'a'], /--json-object and --regex cannot go together/],
+    [['chat', '-m', 'm', '--json-object', '--prompt-lookup'], /guesses cannot be combined with a format/],
+    [['generate', '-m', 'm', 'x', '--json-schema', '{'], /takes JSON or a file with it; it cannot be parsed/],
+    [['generate', '-m', 'm', 'x', '--json-schema', 'no.json'], /--json-schema: no\.json cannot be read/],
     [['bench', '-m', 'm', '-b', '0'], /--batch-size must be a whole number from 1, got '0'/],
     [['chat', '-m', 'm', '--context-shift', 'none'], /'none' is invalid.*truncate-oldest/],
     [['chat', '-m', 'm'], /standard input is closed/],
@@ -173,18 +193,68 @@ describe('mlx-node', () => {
     expect((await cli([...generate, '--raw', '-s', 'x'])).stderr).toContain('--system needs the chat template');
   });
 
-  it('has a flag for every option of sampling', () => {
-    // Speculation takes a second model, or none: no setting of a chat.
-    const others = new Set<string>([
-      ...requestKeys,
-      ...speculationKeys,
-      'raw',
-      'tools',
-      'chatTemplateOptions',
-      'signal',
-    ]);
-    const wanted = [...generateKeys.filter((key) => !others.has(key)), 'stop', 'topLogprobs'];
-    expect(settingNames.toSorted()).toEqual(wanted.toSorted());
+  it('has a flag for every option of a request', async () => {
+    // Nothing that a shell can give; --json has one answer.
+    const others = ['tools', 'signal', 'onProgress', 'logitsProcessors', 'n'];
+    const flags: Record<string, string[]> = {
+      draftModel: ['--draft-model <model>'],
+      numDraftTokens: ['--num-draft-tokens <n>'],
+      promptLookup: ['--prompt-lookup ', '--prompt-lookup-max-ngram <n>', '--prompt-lookup-min-ngram <n>'],
+      responseFormat: ['--json-schema <schema>', '--json-object', '--regex <pattern>', '--grammar <file>'],
+      chatTemplateOptions: ['--chat-template-config <json>'],
+      raw: ['--raw'],
+    };
+    expect([...settingNames, ...Object.keys(flags), ...others].toSorted()).toEqual(generateKeys.toSorted());
+    const { stdout: generate } = await cli(['generate', '--help']);
+    for (const flag of Object.values(flags).flat()) expect(generate).toContain(flag);
+    const { stdout: chat } = await cli(['chat', '--help']);
+    for (const flag of Object.values(flags).flat()) if (flag !== '--raw') expect(chat).toContain(flag);
+  });
+
+  it('speculates with a draft model or with the prompt, and says how many guesses were right', async () => {
+    const dispose = vi.spyOn(FakeModel.prototype, 'dispose');
+    onTestFinished(() => dispose.mockRestore());
+    const generate = ['generate', '-m', checkpoint(), 'x', '-n', '4'];
+    const drafted = await cli([...generate, '--draft-model', checkpoint(), '--num-draft-tokens', '3', '--json']);
+    expect(JSON.parse(drafted.stdout)).toMatchObject({
+      speculation: { draftTokens: 8, acceptedTokens: 6, acceptanceRate: 0.75 },
+    });
+    expect(calls.engines.at(-1)).toMatchObject({ limits: { numDraftTokens: 3 }, draft: expect.any(FakeModel) });
+    expect(dispose).toHaveBeenCalledTimes(2);
+    const looked = await cli([...generate, '--prompt-lookup', '--prompt-lookup-max-ngram', '5', '-v']);
+    expect(looked.stderr).toContain('Speculation: 6 of 8 guesses accepted (75.0 %)\n');
+    expect(calls.engines.at(-1)).toEqual({
+      limits: { maxBatchSize: 1, promptLookup: { maxNgramSize: 5 } },
+      draft: undefined,
+    });
+    const chat = ['chat', '-m', checkpoint(), '--prompt-lookup', '--prompt-lookup-min-ngram', '2', '-v', '-n', '4'];
+    expect((await cli(chat, native, 'x\n')).stderr).toContain('6 of 8 guesses accepted (75.0 %)');
+    expect(calls.engines.at(-1)?.limits).toMatchObject({ promptLookup: { minNgramSize: 2 } });
+    expect((await cli([...generate, '-v'])).stderr).not.toContain('Speculation');
+  });
+
+  it('asks for a format: a schema or a file with it, an expression, a grammar', async () => {
+    const seen = watchEngine();
+    const generate = ['generate', '-m', checkpoint(), 'x', '-n', '4'];
+    const file = join(tempDir(), 'schema.json');
+    writeFileSync(file, '{ "type": "integer" }');
+    const lark = join(tempDir(), 'start.lark');
+    writeFileSync(lark, 'start: "a"');
+    const schema = { type: 'json_schema', json_schema: { schema: { type: 'integer' } } };
+    for (const [flags, format] of [
+      [['--json-schema', file], schema],
+      [['--json-schema', ' {"type":"integer"}'], schema],
+      [['--json-object'], { type: 'json_object' }],
+      [['--regex', '[0-9]+'], { type: 'regex', regex: '[0-9]+' }],
+      [['--grammar', lark], { type: 'grammar', grammar: { syntax: 'lark', definition: 'start: "a"' } }],
+    ] as const) {
+      expect((await cli([...generate, ...flags])).stderr).toBe('');
+      expect(JSON.parse((seen.at(-1) as { responseFormat: string }).responseFormat)).toEqual(format);
+    }
+    await cli(['chat', '-m', checkpoint(), '--regex', 'a+', '-n', '4'], native, 'x\n');
+    expect(seen.at(-1)).toMatchObject({ responseFormat: '{"type":"regex","regex":"a+"}' });
+    await cli(generate);
+    expect(seen.at(-1)).not.toHaveProperty('responseFormat');
   });
 
   it("prints mlx-lm's lines with --verbose, on standard error", async () => {

@@ -47,6 +47,22 @@ describe('the package in a process of its own', () => {
     expect(tokens(piped.stdout)).toEqual(tokens(given.stdout));
   });
 
+  it('speculates with the same answer, and answers in a format', () => {
+    const args = ['generate', '--model', 'examples/tiny-qwen3', '12+34=', '--json', '-n', '20', '--ignore-eos'];
+    const plain = cli([...args]);
+    const [drafted, looked] = [['--draft-model', 'examples/tiny-qwen3'], ['--prompt-lookup']].map((flags) => {
+      const { status, stdout, stderr } = cli([...args, ...flags]);
+      expect([status, stderr]).toEqual([0, '']);
+      expect(tokens(stdout)).toEqual(tokens(plain.stdout));
+      return JSON.parse(stdout) as { speculation: object };
+    });
+    expect(drafted!.speculation).toMatchObject({ acceptanceRate: 1 });
+    expect(looked!.speculation).toMatchObject({ acceptanceRate: expect.any(Number) });
+    const formed = cli(['generate', '--model', 'examples/tiny-qwen3', '12+34=', '--regex', '[0-9]{3}']);
+    expect([formed.status, formed.stderr]).toEqual([0, '']);
+    expect(formed.stdout).toMatch(/^[0-9]{3}\n$/);
+  });
+
   it('ends quietly when nobody reads on', async () => {
     const args = ['dist/lib/cli/main.js', 'generate', '--model', tinyCheckpoint(), 'abc'];
     const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -28,7 +28,10 @@ export interface ChatModel {
 /** The part of a `GenerateStream` that a session uses. */
 export interface ChatModelStream extends AsyncIterable<Pick<GenerateChunk, 'text'>> {
   /** The whole answer, once the stream has ended by itself. */
-  readonly result: Pick<GenerateResult, 'text' | 'tokens' | 'finishReason' | 'usage' | 'timings'> | null;
+  readonly result: Pick<
+    GenerateResult,
+    'text' | 'tokens' | 'finishReason' | 'usage' | 'timings' | 'speculation'
+  > | null;
 }
 
 /** Options of one answer. `maxTokens` defaults to what the context has room for. */
@@ -63,8 +66,10 @@ const sessionKeys = [
 const format = 'mlx-node chat';
 
 /** True for an option that JSON can hold. */
-const plain = (value: unknown): boolean =>
-  typeof value !== 'function' && !(Array.isArray(value) && value.some((item) => typeof item === 'function'));
+const plain = (key: string, value: unknown): boolean =>
+  key !== 'draftModel' &&
+  typeof value !== 'function' &&
+  !(Array.isArray(value) && value.some((item) => typeof item === 'function'));
 
 interface Seen {
   text: string;
@@ -161,12 +166,12 @@ export class ChatSession {
     this.#seen = null;
   }
 
-  /** History and options, for JSON. Options that are functions have to be given again to {@link ChatSession.load}. */
+  /** History and options, for JSON. Options that are functions or models have to be given again to {@link ChatSession.load}. */
   toJSON(): object {
     return {
       format,
       version: 1,
-      options: Object.fromEntries(Object.entries(this.#options).filter(([, value]) => plain(value))),
+      options: Object.fromEntries(Object.entries(this.#options).filter(([key, value]) => plain(key, value))),
       messages: this.messages,
       dropped: [...this.#dropped],
     };
@@ -248,7 +253,7 @@ export class ChatSession {
       for await (const chunk of stream) yield* parser.push(chunk.text);
       yield* parser.finish();
 
-      const { text, tokens, finishReason, usage, timings } = stream.result!;
+      const { text, tokens, finishReason, usage, timings, speculation } = stream.result!;
       const { content, reasoning, toolCalls } = parser.answer;
       const message: ChatMessage = {
         role: 'assistant',
@@ -269,6 +274,7 @@ export class ChatSession {
         tokens,
         usage,
         timings,
+        ...(speculation === undefined ? {} : { speculation }),
         droppedMessages: prompt.droppedMessages,
       };
     } finally {

@@ -1,5 +1,5 @@
 import type { FinishReason } from '../native-types.js';
-import type { Timings, Usage } from '../stream.js';
+import type { Speculation, Timings, Usage } from '../stream.js';
 import type { ChatMessage } from './messages.js';
 import type { ChatDelta, ToolCall } from './types.js';
 
@@ -18,6 +18,8 @@ export interface ChatResult {
   tokens: number[];
   usage: Usage;
   timings: Timings;
+  /** With `draftModel` or `promptLookup`. */
+  speculation?: Speculation;
   /** Messages that the context had no room for; they stay in the history. */
   droppedMessages: number;
 }

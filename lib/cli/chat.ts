@@ -10,16 +10,20 @@ import { History, historyPath } from './chat/history.js';
 import { PipeInput, TerminalInput } from './chat/input.js';
 import type { ChatInput } from './chat/input.js';
 import { Repl } from './chat/repl.js';
+import { responseFormatOf, withFormat } from './format.js';
+import type { FormatFlags } from './format.js';
 import { UsageError, wholeNumber } from './io.js';
 import type { CliIo } from './io.js';
-import { loadModelOf, withModel } from './loading.js';
+import { withModel } from './loading.js';
 import type { ModelFlags } from './loading.js';
 import { withTemplate } from './prompt.js';
 import { givenSampling, withSampling } from './sampling.js';
+import { checkSpeculation, withModels, withSpeculation } from './speculation.js';
+import type { SpeculationFlags } from './speculation.js';
 import { styleFor } from './style.js';
 import type { Style } from './style.js';
 
-interface Flags extends ModelFlags {
+interface Flags extends ModelFlags, SpeculationFlags, FormatFlags {
   system?: string;
   chatTemplateConfig?: ChatTemplateOptions;
   maxContext?: number;
@@ -39,21 +43,20 @@ export function chatCommand(io: CliIo): Command {
         .default('truncate-oldest'),
     )
     .option('-v, --verbose', 'print tokens, speeds and memory after every answer, to standard error');
-  return withSampling(command, 'as many as the context holds')
+  return withFormat(withSpeculation(withSampling(command, 'as many as the context holds')))
     .addHelpText(
       'after',
       '\n/help in the chat shows its commands. Ctrl-C stops an answer; Ctrl-D leaves. From a pipe, every line is a message, and standard output\nis the answers alone.\n\nExamples:\n  mlx-node chat --model Qwen/Qwen3-0.6B --system "Be brief." --temp 0.6\n  printf "What is 2+2?\\nAnd times 3?\\n" | mlx-node chat --model ./Qwen3-0.6B --no-thinking',
     )
     .action(async (flags: Flags, self: Command) => {
+      const responseFormat = responseFormatOf(flags);
+      checkSpeculation(flags, responseFormat);
       if (io.stdin === undefined) throw new UsageError('there is nobody to talk to: standard input is closed');
       const stop = stopOnSignals();
       try {
-        const model = await loadModelOf(flags, stop.signal, io.stderr);
-        try {
-          await chat(io, model, flags, self, stop.signal);
-        } finally {
-          model.dispose();
-        }
+        await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
+          chat(io, model, flags, { ...speculation, responseFormat, settings: givenSampling(self) }, stop.signal),
+        );
       } finally {
         stop.release();
       }
@@ -64,7 +67,7 @@ async function chat(
   io: CliIo,
   model: LanguageModel,
   flags: Flags,
-  command: Command,
+  given: Omit<ConversationOptions, 'contextShift'>,
   signal: AbortSignal,
 ): Promise<void> {
   if (!model.tokenizer.hasChatTemplate)
@@ -72,7 +75,7 @@ async function chat(
       'ERR_MLX_TEMPLATE',
       `${flags.model}: the model has no chat template, so it cannot be talked to; 'mlx-node generate --raw' continues texts`,
     );
-  const options: ConversationOptions = { contextShift: flags.contextShift, settings: givenSampling(command) };
+  const options: ConversationOptions = { ...given, contextShift: flags.contextShift };
   if (flags.system !== undefined) options.system = flags.system;
   if (flags.maxContext !== undefined) options.maxContext = flags.maxContext;
   if (flags.chatTemplateConfig !== undefined) options.chatTemplateOptions = flags.chatTemplateConfig;

@@ -2,16 +2,21 @@ import { Command } from 'commander';
 import { stopOnSignals } from '../interrupt.js';
 import { memoryStats } from '../memory.js';
 import type { LanguageModel } from '../model.js';
+import type { GenerateOptions } from '../sampling.js';
 import type { GenerateResult } from '../stream.js';
+import { responseFormatOf, withFormat } from './format.js';
+import type { FormatFlags } from './format.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
-import { loadModelOf, withModel } from './loading.js';
+import { withModel } from './loading.js';
 import type { ModelFlags } from './loading.js';
 import { promptIds, promptText, withPrompt } from './prompt.js';
 import type { PromptFlags } from './prompt.js';
 import { givenSampling, withSampling } from './sampling.js';
+import { acceptance, checkSpeculation, withModels, withSpeculation } from './speculation.js';
+import type { SpeculationFlags } from './speculation.js';
 
-interface Flags extends ModelFlags, PromptFlags {
+interface Flags extends ModelFlags, PromptFlags, SpeculationFlags, FormatFlags {
   extraEosToken?: string[];
   json?: boolean;
   verbose?: boolean;
@@ -24,21 +29,20 @@ export function generateCommand(io: CliIo): Command {
     .option('--extra-eos-token <tokens...>', 'further tokens that end the answer')
     .option('--json', 'print one JSON object at the end instead of the text')
     .option('-v, --verbose', 'print tokens, speeds and memory to standard error');
-  return withSampling(command, '256')
+  return withFormat(withSpeculation(withSampling(command, '256')))
     .addHelpText(
       'after',
-      '\nCtrl-C stops the answer, keeps what there is, and ends with code 130.\n\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  mlx-node generate --model ./Qwen3-0.6B --system "Be brief." --temp 0.6 --top-p 0.95 - < question.txt\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json',
+      '\nCtrl-C stops the answer, keeps what there is, and ends with code 130.\n\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  mlx-node generate --model ./Qwen3-0.6B --system "Be brief." --temp 0.6 --top-p 0.95 - < question.txt\n  mlx-node generate --model Qwen/Qwen3-4B --draft-model Qwen/Qwen3-0.6B --verbose "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json\n  mlx-node generate --model ./Qwen3-0.6B --no-thinking --json-schema weather.json "The weather in Oslo"',
     )
     .action(async (argument: string | undefined, flags: Flags, self: Command) => {
+      const responseFormat = responseFormatOf(flags);
+      checkSpeculation(flags, responseFormat);
       const prompt = await promptText(io, argument, flags);
       const stop = stopOnSignals();
       try {
-        const model = await loadModelOf(flags, stop.signal, io.stderr);
-        try {
-          await answer(io, model, prompt, flags, self, stop.signal);
-        } finally {
-          model.dispose();
-        }
+        await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
+          answer(io, model, prompt, flags, { ...givenSampling(self), ...speculation, responseFormat }, stop.signal),
+        );
       } finally {
         stop.release();
       }
@@ -50,10 +54,9 @@ async function answer(
   model: LanguageModel,
   prompt: string,
   flags: Flags,
-  command: Command,
+  { enableThinking, ...sampling }: GenerateOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { enableThinking, ...sampling } = givenSampling(command);
   if (flags.extraEosToken !== undefined)
     sampling.stopTokenIds = [...(sampling.stopTokenIds ?? model.eosTokenIds), ...eosIds(model, flags.extraEosToken)];
   const stream = model.stream(promptIds(model, prompt, flags, enableThinking), { ...sampling, signal });
@@ -94,11 +97,12 @@ const speedLine = (name: string, tokens: number, speed: number): string =>
   `${name}: ${tokens} tokens, ${speed.toFixed(3)} tokens-per-sec\n`;
 
 /** What mlx-lm prints after an answer. */
-function statistics({ usage, timings }: GenerateResult): string {
+function statistics({ usage, timings, speculation }: GenerateResult): string {
   return (
     '==========\n' +
     speedLine('Prompt', usage.promptTokens, timings.promptTokensPerSecond) +
     speedLine('Generation', usage.completionTokens, timings.decodeTokensPerSecond) +
+    (speculation === undefined ? '' : `Speculation: ${acceptance(speculation)}\n`) +
     `Peak memory: ${peakGb().toFixed(3)} GB\n`
   );
 }

@@ -3,6 +3,7 @@ import { errorText, MlxError } from '../../errors.js';
 import { peakGb } from '../generate.js';
 import { UsageError } from '../io.js';
 import type { CliIo } from '../io.js';
+import { acceptance } from '../speculation.js';
 import type { Style } from '../style.js';
 import { isCommand, runCommand } from './commands.js';
 import type { Conversation } from './conversation.js';
@@ -119,6 +120,7 @@ export class Repl {
   }
 }
 
-const speeds = ({ usage, timings }: ChatResult): string =>
+const speeds = ({ usage, timings, speculation }: ChatResult): string =>
   `${usage.completionTokens} tokens · ${timings.decodeTokensPerSecond.toFixed(1)} tok/s · ` +
-  `prompt ${usage.promptTokens} tokens · ${timings.promptTokensPerSecond.toFixed(1)} tok/s · peak ${peakGb().toFixed(2)} GB`;
+  `prompt ${usage.promptTokens} tokens · ${timings.promptTokensPerSecond.toFixed(1)} tok/s · ` +
+  `${speculation === undefined ? '' : `${acceptance(speculation)} · `}peak ${peakGb().toFixed(2)} GB`;
