@@ -6,7 +6,7 @@ use super::engine::{Engine, EngineOptions, Event, Request, RequestOptions, Step,
 use super::{SamplerOptions, SpeculationOptions, Speculator};
 use crate::mlx::{Array, Dtype, Result};
 use crate::models::{self, CausalLm, Forward, LoadOptions, Model, ModelConfig};
-use crate::nn::{Linear, Module};
+use crate::nn::{Module, Weight};
 use crate::runtime;
 use crate::testing::golden_path;
 
@@ -139,7 +139,7 @@ fn greedy_answers_are_those_of_plain_decoding() {
 struct Markov<'a> {
     like: &'a dyn CausalLm,
     /// `[V, V]`
-    logits: Array,
+    logits: Weight,
 }
 
 const SIZE: usize = 5;
@@ -159,19 +159,15 @@ impl CausalLm for Markov<'_> {
     }
 
     fn hidden(&self, input: Forward) -> Result<Array> {
-        self.logits.take(input.ids, 0)
+        self.logits.rows(input.ids)
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {
         Ok(hidden.clone())
     }
 
-    fn head_weight(&self) -> &Array {
+    fn head_weight(&self) -> &Weight {
         &self.logits
-    }
-
-    fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        Vec::new()
     }
 
     fn set_checkpoint_layers(&mut self, _on: bool) {}
@@ -186,7 +182,7 @@ fn samples_are_distributed_as_without_guessing() {
     let model = load("models/qwen3");
     on_owner(&[&model], |nets| {
         let markov =
-            |seed| Markov { like: nets[0], logits: Array::from_slice(&table(seed), &[SIZE as i32, SIZE as i32]).unwrap() };
+            |seed| Markov { like: nets[0], logits: Array::from_slice(&table(seed), &[SIZE as i32, SIZE as i32]).unwrap().into() };
         let (target, draft) = (markov(1), markov(5));
         let (n, temperature) = (3000, 0.8f32);
         // Exact probabilities of the first three tokens after token 2.

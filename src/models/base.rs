@@ -3,7 +3,7 @@
 use crate::cache::{Cache, CacheOptions, KvCache, Placement};
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::ModelConfig;
-use crate::nn::{Context, Linear, Module};
+use crate::nn::{Context, Module, Weight};
 
 /// The input of one forward pass.
 pub struct Forward<'a> {
@@ -70,10 +70,7 @@ pub trait CausalLm: Module + Send {
     fn logits(&self, hidden: &Array) -> Result<Array>;
 
     /// `[V, H]`: the head's own weight, or the embedding's where they are tied.
-    fn head_weight(&self) -> &Array;
-
-    /// Every linear layer inside the blocks by name: what an adapter can be put on.
-    fn linears_mut(&mut self) -> Vec<(String, &mut Linear)>;
+    fn head_weight(&self) -> &Weight;
 
     /// Keeps only each block's input for the gradient and computes the block again: less memory, a third more work.
     fn set_checkpoint_layers(&mut self, on: bool);

@@ -4,8 +4,8 @@ use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Result, checkpoint};
 use crate::models::{CausalLm, Forward, ModelConfig};
 use crate::nn::{
-    Attention, AttentionShape, Context, Embedding, FeedForward, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, join,
-    module_of,
+    Attention, AttentionShape, Context, Embedding, FeedForward, Layer, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, Weight,
+    join, module_of,
 };
 
 #[derive(Clone)]
@@ -126,27 +126,11 @@ impl CausalLm for Decoder {
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {
-        hidden.matmul(&self.head_weight().t()?)
+        self.head_weight().project(hidden)
     }
 
-    fn head_weight(&self) -> &Array {
+    fn head_weight(&self) -> &Weight {
         self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight)
-    }
-
-    fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        let mut linears = Vec::new();
-        for (index, layer) in self.layers.iter_mut().enumerate() {
-            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-            let mut push = |name: &str, linear| linears.push((format!("model.layers.{index}.{name}"), linear));
-            push("self_attn.q_proj", &mut attention.q_proj);
-            push("self_attn.k_proj", &mut attention.k_proj);
-            push("self_attn.v_proj", &mut attention.v_proj);
-            push("self_attn.o_proj", &mut attention.o_proj);
-            for (name, linear) in mlp.linears_mut() {
-                push(&format!("mlp.{name}"), linear);
-            }
-        }
-        linears
     }
 
     fn set_checkpoint_layers(&mut self, on: bool) {
@@ -171,5 +155,13 @@ impl Module for Decoder {
         }
         self.norm.visit_mut(&join(prefix, "model.norm"), f);
         self.lm_head.visit_mut(&join(prefix, "lm_head"), f);
+    }
+
+    fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
+        self.embed_tokens.layers(&join(prefix, "model.embed_tokens"), layers);
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.layers(&join(prefix, &format!("model.layers.{index}")), layers);
+        }
+        self.lm_head.layers(&join(prefix, "lm_head"), layers);
     }
 }

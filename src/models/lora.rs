@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Model;
 use super::config::Reader;
 use super::weights::{read_json, write_json};
+use super::{CausalLm, Model};
 use crate::mlx::io::safetensors::{SafetensorsFile, Source, write};
 use crate::mlx::{Array, Dtype, Error, Result, random};
-use crate::nn::Lora;
+use crate::nn::{Layer, Linear, Lora};
 
 /// The linear layers that get an adapter when nothing else is asked for.
 pub const DEFAULT_TARGETS: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -67,6 +67,17 @@ fn matches(module: &str, target: &str) -> bool {
     module.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// The linear layers inside the blocks: what an adapter can be put on. Experts and routers are not among them.
+fn adaptable(net: &mut dyn CausalLm) -> Vec<(String, &mut Linear)> {
+    let mut layers = Vec::new();
+    net.layers("", &mut layers);
+    let linear = |(name, layer): (String, _)| match layer {
+        Layer::Linear(linear) if name.starts_with("model.layers.") && !name.ends_with("gate") => Some((name, linear)),
+        _ => None,
+    };
+    layers.into_iter().filter_map(linear).collect()
+}
+
 /// An adapter on a model.
 pub(super) struct Adapter {
     pub config: LoraConfig,
@@ -80,7 +91,7 @@ impl Model {
         if self.adapter.is_some() {
             return Err(Error::Argument("the model already has an adapter; load the model again for another one".into()));
         }
-        let mut linears = self.net.linears_mut();
+        let mut linears = adaptable(self.net.as_mut());
         for target in &config.target_modules {
             if !linears.iter().any(|(name, _)| matches(name, target)) {
                 return Err(Error::Argument(format!(
@@ -94,8 +105,8 @@ impl Model {
         let mut factors = Vec::with_capacity(linears.len());
         for (index, (_, linear)) in linears.iter().enumerate() {
             let key = keys.slice_axis(0, index as i32, index as i32 + 1)?.reshape(&[2])?;
-            let (inputs, outputs) = (linear.weight.dim(1), linear.weight.dim(0));
-            factors.push(Lora::new(inputs, outputs, config.rank, config.scale(), &key)?);
+            let shape = linear.weight.shape();
+            factors.push(Lora::new(shape[1], shape[0], config.rank, config.scale(), &key)?);
         }
         for ((_, linear), lora) in linears.into_iter().zip(factors) {
             linear.lora = Some(lora);
@@ -114,7 +125,7 @@ impl Model {
             return Err(Error::Argument("the model has no adapter to turn on or off".into()));
         };
         adapter.enabled = enabled;
-        for (_, linear) in self.net.linears_mut() {
+        for (_, linear) in adaptable(self.net.as_mut()) {
             if let Some(lora) = &mut linear.lora {
                 lora.enabled = enabled;
             }
@@ -205,12 +216,12 @@ impl Model {
         if tensors.is_empty() {
             return Err(bad("holds no factors".into()));
         }
-        let mut linears = self.net.linears_mut();
-        let shapes: BTreeMap<&str, [i32; 2]> =
-            linears.iter().map(|(name, linear)| (name.as_str(), [linear.weight.dim(0), linear.weight.dim(1)])).collect();
+        let mut linears = adaptable(self.net.as_mut());
+        let shapes: BTreeMap<&str, Vec<i32>> =
+            linears.iter().map(|(name, linear)| (name.as_str(), linear.weight.shape())).collect();
         let mut factors = BTreeMap::new();
         for (module, slots) in tensors {
-            let Some([outputs, inputs]) = shapes.get(module.as_str()) else {
+            let Some(&[outputs, inputs]) = shapes.get(module.as_str()).map(Vec::as_slice) else {
                 return Err(bad(format!(
                     "is for a layer '{module}', which this model does not have; it has {}",
                     kinds(&linears)
@@ -220,7 +231,7 @@ impl Model {
                 return Err(bad(format!("holds only one of the two factors of '{module}'")));
             };
             let rank = config.rank;
-            if a.shape() != [rank, *inputs] || b.shape() != [*outputs, rank] {
+            if a.shape() != [rank, inputs] || b.shape() != [outputs, rank] {
                 let (a, b) = (a.shape(), b.shape());
                 return Err(bad(format!(
                     "the factors of '{module}' are {a:?} and {b:?}; with rank {rank} this model takes [{rank}, {inputs}] and [{outputs}, {rank}]"

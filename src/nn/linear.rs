@@ -1,13 +1,13 @@
 //! A linear layer, with an optional LoRA adapter on it.
 
-use super::{Lora, Module, join};
-use crate::mlx::{Array, Dtype, Result, kernels, ops};
+use super::{Layer, Lora, Module, Weight, join};
+use crate::mlx::{Array, Dtype, Result, ops};
 
 /// `x Wᵀ + b`, and a low-rank correction when an adapter is attached.
 #[derive(Clone)]
 pub struct Linear {
     /// `[out, in]`
-    pub weight: Array,
+    pub weight: Weight,
     /// `[out]`
     pub bias: Option<Array>,
     pub lora: Option<Lora>,
@@ -17,14 +17,14 @@ impl Linear {
     /// All zeros, to be filled from a checkpoint. Lazy: takes no memory until then.
     pub fn new(inputs: i32, outputs: i32, bias: bool, dtype: Dtype) -> Result<Self> {
         let bias = if bias { Some(ops::zeros(&[outputs], dtype)?) } else { None };
-        Ok(Linear { weight: ops::zeros(&[outputs, inputs], dtype)?, bias, lora: None })
+        Ok(Linear { weight: Weight::zeros(&[outputs, inputs], dtype)?, bias, lora: None })
     }
 
     /// `[..., in]` to `[..., out]`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let y = match &self.bias {
-            Some(bias) => ops::addmm(bias, x, &self.weight.t()?, 1.0, 1.0)?,
-            None => kernels::linear(x, &self.weight)?,
+            Some(bias) => self.weight.affine(x, bias)?,
+            None => self.weight.project(x)?,
         };
         match &self.lora {
             Some(lora) if lora.enabled => lora.correct(x, &y),
@@ -35,7 +35,7 @@ impl Linear {
 
 impl Module for Linear {
     fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
-        f(join(prefix, "weight"), &self.weight);
+        self.weight.visit(prefix, f);
         if let Some(bias) = &self.bias {
             f(join(prefix, "bias"), bias);
         }
@@ -46,7 +46,7 @@ impl Module for Linear {
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
-        f(join(prefix, "weight"), &mut self.weight);
+        self.weight.visit_mut(prefix, f);
         if let Some(bias) = &mut self.bias {
             f(join(prefix, "bias"), bias);
         }
@@ -54,5 +54,9 @@ impl Module for Linear {
             f(join(prefix, "lora_a"), &mut lora.a);
             f(join(prefix, "lora_b"), &mut lora.b);
         }
+    }
+
+    fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
+        layers.push((prefix.to_string(), Layer::Linear(self)));
     }
 }

@@ -1,6 +1,6 @@
 //! The gated feed-forward block (SwiGLU, Shazeer 2020, arXiv:2002.05202).
 
-use super::{Linear, join, module_of};
+use super::{Linear, module_of};
 use crate::mlx::{Array, Dtype, Result, kernels};
 
 /// `down(silu(gate(x)) · up(x))`, without biases.
@@ -12,15 +12,6 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Its layers by name, below `prefix`.
-    pub fn linears_mut(&mut self, prefix: &str) -> Vec<(String, &mut Linear)> {
-        vec![
-            (join(prefix, "gate_proj"), &mut self.gate_proj),
-            (join(prefix, "up_proj"), &mut self.up_proj),
-            (join(prefix, "down_proj"), &mut self.down_proj),
-        ]
-    }
-
     pub fn new(hidden: i32, intermediate: i32, dtype: Dtype) -> Result<Self> {
         Ok(Mlp {
             gate_proj: Linear::new(hidden, intermediate, false, dtype)?,

@@ -21,6 +21,7 @@ mod recurrent;
 mod rope;
 mod switch;
 mod upsample;
+mod weight;
 
 pub use attention::{Attention, AttentionShape, Context, ContextMask};
 pub use batch_norm::{BatchStatistics, batch_norm, batch_statistics, instance_norm};
@@ -35,14 +36,15 @@ pub use moe::{FeedForward, MoeShape, Routing, SparseMoe};
 pub use norm::{Affine, GroupNorm, LayerNorm, RmsNorm, group_norm, layer_norm};
 pub use pool::{Pooling, pool};
 pub use positional::{alibi, sinusoidal, sinusoidal_frequencies};
-pub use quantized::{QuantizedEmbedding, QuantizedLinear, quantized_embedding, quantized_linear};
+pub use quantized::{quantized_embedding, quantized_linear};
 pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
 pub use switch::{
-    ExpertLinear, QuantizedSwitchLinear, SORTED_FROM, SortedTokens, SwitchGlu, SwitchLinear, expert_indices,
-    quantized_switch_linear, restore_tokens, switch_apply, switch_linear,
+    SORTED_FROM, SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear, restore_tokens, switch_apply,
+    switch_linear,
 };
 pub use upsample::{Interpolation, upsample};
+pub use weight::{Packed, Weight};
 
 use crate::mlx::Array;
 
@@ -51,6 +53,34 @@ use crate::mlx::Array;
 pub trait Module {
     fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array));
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array));
+
+    /// Its layers that have a weight matrix, by name and in the order of `visit`.
+    fn layers<'a>(&'a mut self, _prefix: &str, _layers: &mut Vec<(String, Layer<'a>)>) {}
+}
+
+/// A layer with a weight matrix: what can be packed, and what an adapter can be put on.
+pub enum Layer<'a> {
+    Linear(&'a mut Linear),
+    Embedding(&'a mut Embedding),
+    Switch(&'a mut SwitchLinear),
+}
+
+impl Layer<'_> {
+    pub fn weight(&self) -> &Weight {
+        match self {
+            Layer::Linear(layer) => &layer.weight,
+            Layer::Embedding(layer) => &layer.weight,
+            Layer::Switch(layer) => &layer.weight,
+        }
+    }
+
+    pub fn weight_mut(&mut self) -> &mut Weight {
+        match self {
+            Layer::Linear(layer) => &mut layer.weight,
+            Layer::Embedding(layer) => &mut layer.weight,
+            Layer::Switch(layer) => &mut layer.weight,
+        }
+    }
 }
 
 /// `prefix.name`, or `name` at the top.
@@ -69,6 +99,10 @@ macro_rules! module_of {
             fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut $crate::mlx::Array)) {
                 $(self.$field.visit_mut(&$crate::nn::join(prefix, stringify!($field)), f);)*
             }
+
+            fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, $crate::nn::Layer<'a>)>) {
+                $(self.$field.layers(&$crate::nn::join(prefix, stringify!($field)), layers);)*
+            }
         }
     };
 }
@@ -84,6 +118,12 @@ impl<M: Module> Module for Option<M> {
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
         if let Some(module) = self {
             module.visit_mut(prefix, f);
+        }
+    }
+
+    fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
+        if let Some(module) = self {
+            module.layers(prefix, layers);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Feed-forward blocks of experts, of which a router chooses a few for every token (Shazeer et al. 2017, arXiv:1701.06538).
 
-use super::{Linear, Mlp, Module, SwitchGlu, module_of};
+use super::{Layer, Linear, Mlp, Module, SwitchGlu, module_of};
 use crate::mlx::{Array, Dtype, Result};
 
 /// What a sparse block is made of.
@@ -94,14 +94,6 @@ impl FeedForward {
             FeedForward::Sparse(moe) => moe.forward(x),
         }
     }
-
-    /// Its linear layers that an adapter can be put on, by name. Experts and their router are not among them.
-    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        match self {
-            FeedForward::Dense(mlp) => mlp.linears_mut(""),
-            FeedForward::Sparse(moe) => moe.shared_expert.as_mut().map_or(Vec::new(), |mlp| mlp.linears_mut("shared_expert")),
-        }
-    }
 }
 
 impl Module for FeedForward {
@@ -116,6 +108,13 @@ impl Module for FeedForward {
         match self {
             FeedForward::Dense(mlp) => mlp.visit_mut(prefix, f),
             FeedForward::Sparse(moe) => moe.visit_mut(prefix, f),
+        }
+    }
+
+    fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
+        match self {
+            FeedForward::Dense(mlp) => mlp.layers(prefix, layers),
+            FeedForward::Sparse(moe) => moe.layers(prefix, layers),
         }
     }
 }

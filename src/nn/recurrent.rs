@@ -15,7 +15,7 @@ pub fn recurrent_inputs(x: &Array, weight: &Array, bias: Option<&Array>) -> Resu
 }
 
 fn project(x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
-    Linear { weight: weight.clone(), bias: bias.cloned(), lora: None }.forward(x)
+    Linear { weight: weight.clone().into(), bias: bias.cloned(), lora: None }.forward(x)
 }
 
 /// `a + hidden Wᵀ`

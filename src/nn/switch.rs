@@ -1,7 +1,7 @@
 //! Linear layers of several experts, of which every token uses a few (Shazeer et al. 2017, arXiv:1701.06538), with the names of
 //! mlx-lm's `switch_layers`.
 
-use super::{Module, QuantizedLinear, join, module_of};
+use super::{Layer, Module, Weight, join, module_of};
 use crate::mlx::ops::{self, Gather, Quantization, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
@@ -103,7 +103,7 @@ pub fn quantized_switch_linear(
 #[derive(Clone)]
 pub struct SwitchLinear {
     /// `[experts, out, in]`
-    pub weight: Array,
+    pub weight: Weight,
     /// `[experts, out]`
     pub bias: Option<Array>,
 }
@@ -112,105 +112,46 @@ impl SwitchLinear {
     /// All zeros, to be filled from a checkpoint. Lazy: takes no memory until then.
     pub fn new(inputs: i32, outputs: i32, experts: i32, bias: bool, dtype: Dtype) -> Result<Self> {
         let bias = if bias { Some(ops::zeros(&[experts, outputs], dtype)?) } else { None };
-        Ok(SwitchLinear { weight: ops::zeros(&[experts, outputs, inputs], dtype)?, bias })
+        Ok(SwitchLinear { weight: Weight::zeros(&[experts, outputs, inputs], dtype)?, bias })
     }
 
     /// As `switch_linear`, for uint32 indices that are experts: nothing checks them on the device.
     pub fn forward(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
-        let y = ops::gather_mm_trusted(x, &self.weight.swapaxes(-1, -2)?, None, Some(indices), sorted)?;
-        add_bias(y, self.bias.as_ref(), indices)
+        add_bias(self.weight.gather(x, indices, sorted)?, self.bias.as_ref(), indices)
     }
 }
 
 impl Module for SwitchLinear {
     fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
-        f(join(prefix, "weight"), &self.weight);
+        self.weight.visit(prefix, f);
         if let Some(bias) = &self.bias {
             f(join(prefix, "bias"), bias);
         }
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
-        f(join(prefix, "weight"), &mut self.weight);
+        self.weight.visit_mut(prefix, f);
         if let Some(bias) = &mut self.bias {
             f(join(prefix, "bias"), bias);
         }
     }
-}
 
-/// A linear layer per expert, over packed weights: the parts of `QuantizedLinear`, each with the experts in front.
-#[derive(Clone, Debug)]
-pub struct QuantizedSwitchLinear(QuantizedLinear);
-
-impl QuantizedSwitchLinear {
-    pub fn from_switch(linear: &SwitchLinear, how: Quantization) -> Result<Self> {
-        let weight = ops::quantize(&linear.weight, how, None)?;
-        Ok(QuantizedSwitchLinear(QuantizedLinear { weight, bias: linear.bias.clone(), how }))
-    }
-
-    /// As `quantized_switch_linear`, for uint32 indices that are experts: nothing checks them on the device.
-    pub fn forward(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
-        let QuantizedLinear { weight: Quantized { weight, scales, biases }, bias, how } = &self.0;
-        let gather = Gather { lhs: None, rhs: Some(indices), transpose: true, sorted };
-        let y = ops::gather_qmm_trusted(x, weight, scales, biases.as_ref(), *how, gather)?;
-        add_bias(y, bias.as_ref(), indices)
-    }
-}
-
-impl Module for QuantizedSwitchLinear {
-    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
-        self.0.visit(prefix, f);
-    }
-
-    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
-        self.0.visit_mut(prefix, f);
-    }
-}
-
-/// The projection of all experts, packed or not.
-#[derive(Clone)]
-pub enum ExpertLinear {
-    Plain(SwitchLinear),
-    Quantized(QuantizedSwitchLinear),
-}
-
-impl ExpertLinear {
-    /// As `SwitchLinear::forward`.
-    pub fn forward(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
-        match self {
-            ExpertLinear::Plain(linear) => linear.forward(x, indices, sorted),
-            ExpertLinear::Quantized(linear) => linear.forward(x, indices, sorted),
-        }
-    }
-}
-
-impl Module for ExpertLinear {
-    fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array)) {
-        match self {
-            ExpertLinear::Plain(linear) => linear.visit(prefix, f),
-            ExpertLinear::Quantized(linear) => linear.visit(prefix, f),
-        }
-    }
-
-    fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
-        match self {
-            ExpertLinear::Plain(linear) => linear.visit_mut(prefix, f),
-            ExpertLinear::Quantized(linear) => linear.visit_mut(prefix, f),
-        }
+    fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
+        layers.push((prefix.to_string(), Layer::Switch(self)));
     }
 }
 
 /// The gated feed-forward block of each expert: `down(silu(gate(x)) · up(x))`.
 #[derive(Clone)]
 pub struct SwitchGlu {
-    pub gate_proj: ExpertLinear,
-    pub up_proj: ExpertLinear,
-    pub down_proj: ExpertLinear,
+    pub gate_proj: SwitchLinear,
+    pub up_proj: SwitchLinear,
+    pub down_proj: SwitchLinear,
 }
 
 impl SwitchGlu {
     pub fn new(hidden: i32, intermediate: i32, experts: i32, bias: bool, dtype: Dtype) -> Result<Self> {
-        let linear = |inputs, outputs| SwitchLinear::new(inputs, outputs, experts, bias, dtype).map(ExpertLinear::Plain);
+        let linear = |inputs, outputs| SwitchLinear::new(inputs, outputs, experts, bias, dtype);
         Ok(SwitchGlu {
             gate_proj: linear(hidden, intermediate)?,
             up_proj: linear(hidden, intermediate)?,
@@ -252,6 +193,7 @@ mod tests {
     use super::*;
     use crate::mlx::ops::QuantizationMode;
     use crate::mlx::{random, vjp};
+    use crate::nn::Packed;
     use crate::testing::{assert_close, cases, golden_path, load_tensors};
 
     #[test]
@@ -267,7 +209,7 @@ mod tests {
             assert_eq!(case["options"]["sorted_path"], Value::Bool(many), "{name}");
             *(if many { &mut sorted } else { &mut plain }) += 1;
             let layer = |given: &[Array]| {
-                let linear = |weight: &Array| ExpertLinear::Plain(SwitchLinear { weight: weight.clone(), bias: None });
+                let linear = |weight: &Array| SwitchLinear { weight: weight.clone().into(), bias: None };
                 let glu = SwitchGlu { gate_proj: linear(&given[1]), up_proj: linear(&given[2]), down_proj: linear(&given[3]) };
                 Ok(vec![glu.forward(&given[0], &indices)?])
             };
@@ -297,7 +239,7 @@ mod tests {
         for tokens in [3, 40] {
             let (experts, weight, bias) = (indices(&[tokens, 2], 5), noise(&[5, 4, 32], 1), noise(&[5, 4], 2));
             let x = noise(&[tokens, 32], 3);
-            let layer = SwitchLinear { weight: weight.clone(), bias: Some(bias.clone()) };
+            let layer = SwitchLinear { weight: weight.clone().into(), bias: Some(bias.clone()) };
             let found = switch_apply(&x, &experts, |x, indices, sorted| layer.forward(x, indices, sorted)).unwrap();
             let checked =
                 switch_apply(&x, &experts, |x, indices, sorted| switch_linear(x, &weight, Some(&bias), indices, sorted));
@@ -314,19 +256,17 @@ mod tests {
     fn packed_experts_compute_what_their_numbers_do() {
         for (mode, group) in [("affine", 32), ("mxfp4", 32), ("nvfp4", 16)] {
             let how = Quantization::new(QuantizationMode::parse(mode).unwrap(), Some(group), Some(4)).unwrap();
-            let plain = SwitchLinear { weight: noise(&[4, 8, 64], 1), bias: Some(noise(&[4, 8], 2)) };
-            let packed = QuantizedSwitchLinear::from_switch(&plain, how).unwrap();
-            let parts = &packed.0.weight;
-            let biases = parts.biases.as_ref();
-            let numbers = ops::dequantize(&parts.weight, &parts.scales, biases, how, None, Some(Dtype::Float32)).unwrap();
-            let same = SwitchLinear { weight: numbers, bias: plain.bias.clone() };
+            let (plain, bias) = (Weight::from(noise(&[4, 8, 64], 1)), noise(&[4, 8], 2));
+            let packed = SwitchLinear { weight: plain.pack(how).unwrap(), bias: Some(bias.clone()) };
+            let Weight::Packed(Packed { codes, .. }) = &packed.weight else { panic!("not packed") };
+            let same = SwitchLinear { weight: packed.weight.numbers().unwrap().into(), bias: Some(bias.clone()) };
             for tokens in [2, 50] {
                 let (x, experts) = (noise(&[tokens, 64], 5), indices(&[tokens, 2], 4));
                 let found = switch_apply(&x, &experts, |x, i, sorted| packed.forward(x, i, sorted)).unwrap();
                 let want = switch_apply(&x, &experts, |x, i, sorted| same.forward(x, i, sorted)).unwrap();
                 assert_close(&found, &want, 1e-4, 1e-4, mode);
-                let bias = packed.0.bias.as_ref();
-                let checked = switch_apply(&x, &experts, |x, i, sorted| quantized_switch_linear(x, parts, bias, i, how, sorted));
+                let checked =
+                    switch_apply(&x, &experts, |x, i, sorted| quantized_switch_linear(x, codes, Some(&bias), i, how, sorted));
                 assert_close(&checked.unwrap(), &found, 0., 0., "checked");
             }
         }
@@ -340,8 +280,9 @@ mod tests {
         let part = |part: &str| ["weight", "bias"].map(|name| format!("switch_mlp.{part}.{name}"));
         assert_eq!(names, ["gate_proj", "up_proj", "down_proj"].map(part).concat());
         let how = Quantization::new(QuantizationMode::Affine, None, None).unwrap();
-        let packed =
-            QuantizedSwitchLinear::from_switch(&SwitchLinear::new(64, 8, 2, true, Dtype::Float32).unwrap(), how).unwrap();
+        let mut packed = SwitchLinear::new(64, 8, 2, true, Dtype::Float32).unwrap();
+        packed.weight = packed.weight.pack(how).unwrap();
+        assert_eq!(packed.weight.shape(), [2, 8, 64]);
         names.clear();
         packed.visit("up", &mut |name, _| names.push(name));
         assert_eq!(names, ["up.weight", "up.scales", "up.biases", "up.bias"]);

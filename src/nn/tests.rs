@@ -198,25 +198,33 @@ fn quantised_layers_agree_with_mlx() {
 fn packed_layers_are_their_functions() {
     let how = Quantization::new(QuantizationMode::Affine, Some(32), Some(8)).unwrap();
     let noise = |shape: &[i32], seed| random::normal(0., 1., shape, Dtype::Float32, &random::key(seed).unwrap()).unwrap();
-    let linear = Linear { weight: noise(&[8, 64], 1), bias: Some(noise(&[8], 2)), lora: None };
+    let numbers = noise(&[8, 64], 1);
+    let linear = Linear { weight: numbers.clone().into(), bias: Some(noise(&[8], 2)), lora: None };
     let x = noise(&[3, 64], 3);
-    let packed = QuantizedLinear::from_linear(&linear, how).unwrap();
+    let packed = Linear { weight: linear.weight.pack(how).unwrap(), ..linear.clone() };
     // A weight is off by at most half of a step of (max - min) / 255, about 0.01; 64 of them add up like a random walk.
     assert_close(&packed.forward(&x).unwrap(), &linear.forward(&x).unwrap(), 0.4, 0., "linear");
     let table = Embedding { weight: linear.weight.clone() };
-    let packed = QuantizedEmbedding::from_embedding(&table, how).unwrap();
+    let packed = Embedding { weight: table.weight.pack(how).unwrap() };
+    assert_eq!(packed.weight.shape(), [8, 64]);
+    assert_close(&packed.weight.numbers().unwrap(), &numbers, 0.02, 0., "numbers");
     for ids in [Array::from_slice(&[7i32, 0], &[1, 2]).unwrap(), Array::scalar_i32(3)] {
         assert_close(&packed.forward(&ids).unwrap(), &table.forward(&ids).unwrap(), 0.02, 0., "embedding");
     }
-    let scores = x.matmul(&linear.weight.t().unwrap()).unwrap();
-    assert_close(&packed.as_linear(&x).unwrap(), &scores, 0.4, 0., "tied");
-    let beyond = quantized_embedding(&Array::from_slice(&[-1i32, 100], &[2]).unwrap(), &packed.weight, how).unwrap();
+    let scores = x.matmul(&numbers.t().unwrap()).unwrap();
+    let tied = packed.weight.project(&x).unwrap();
+    assert_close(&tied, &scores, 0.4, 0., "tied");
+    // Eight numbers back through what they came from, of packed numbers that are off by half a step each.
+    let (back, want) = (packed.weight.project_back(&tied).unwrap(), tied.matmul(&packed.weight.numbers().unwrap()).unwrap());
+    assert_close(&back, &want, 1e-3, 1e-5, "back");
+    let Weight::Packed(Packed { codes, .. }) = &packed.weight else { panic!("not packed") };
+    let beyond = quantized_embedding(&Array::from_slice(&[-1i32, 100], &[2]).unwrap(), codes, how).unwrap();
     let last = packed.forward(&Array::from_slice(&[7i32, 7], &[2]).unwrap()).unwrap();
     assert_close(&beyond, &last, 0., 0., "ids outside");
     let mut names = Vec::new();
     packed.visit("embed_tokens", &mut |name, _| names.push(name));
     assert_eq!(names, ["embed_tokens.weight", "embed_tokens.scales", "embed_tokens.biases"]);
-    let wrong = quantized_linear(&x, &packed.weight, Some(&noise(&[1], 1)), how);
+    let wrong = quantized_linear(&x, codes, Some(&noise(&[1], 1)), how);
     assert_eq!(wrong.unwrap_err().code(), "ERR_MLX_SHAPE");
 }
 

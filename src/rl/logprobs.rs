@@ -3,8 +3,9 @@
 //! `head_logprobs` takes the hidden states before the output head and never holds the logits of all tokens: it goes through
 //! them in chunks, keeps one number per token (the log of the softmax's denominator), and computes the logits again for the gradient.
 
-use crate::mlx::ops::{concatenate, zeros, zeros_like};
+use crate::mlx::ops::{concatenate, zeros_like};
 use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, kernels, ops};
+use crate::nn::Weight;
 
 /// `log softmax(logits / temperature)[ids]` for logits `[.., V]` and integer ids `[..]`; float32 `[..]`.
 pub fn selective_log_softmax(logits: &Array, ids: &Array, temperature: f32) -> Result<Array> {
@@ -87,28 +88,36 @@ pub struct HeadLogprobs {
 
 /// Log-probs of `ids` `[N]` under `softmax(hidden @ head_weight^T / temperature)`, for hidden states `[N, H]` and a head `[V, H]`.
 /// Differentiable in `hidden` and `head_weight`. Ids outside the vocabulary give an arbitrary value: mask them.
-pub fn head_logprobs(hidden: &Array, head_weight: &Array, ids: &Array, options: &HeadOptions) -> Result<HeadLogprobs> {
+pub fn head_logprobs(hidden: &Array, head_weight: &Weight, ids: &Array, options: &HeadOptions) -> Result<HeadLogprobs> {
     check_temperature(options.temperature)?;
-    let (&[tokens, width], &[vocabulary, head_width]) = (hidden.shape(), head_weight.shape()) else {
+    let head_shape = head_weight.shape();
+    let (&[tokens, width], &[vocabulary, head_width]) = (hidden.shape(), head_shape.as_slice()) else {
         return Err(Error::Shape(format!(
-            "head_logprobs needs hidden [N, H] and head [V, H]; got {hidden:?} and {head_weight:?}"
+            "head_logprobs needs hidden [N, H] and head [V, H]; got {hidden:?} and {head_shape:?}"
         )));
     };
     if width != head_width || tokens == 0 || vocabulary == 0 {
-        return Err(Error::Shape(format!("hidden {hidden:?} and head {head_weight:?} do not fit or are empty")));
+        return Err(Error::Shape(format!("hidden {hidden:?} and head {head_shape:?} do not fit or are empty")));
     }
     if ids.shape() != [tokens] || ids.dtype().is_float() {
         return Err(Error::Shape(format!("ids must be integers of shape [{tokens}]; they are {ids:?}")));
     }
     if hidden.dtype() != head_weight.dtype() || !hidden.dtype().is_float() {
-        return Err(Error::Dtype(format!("hidden {hidden:?} and head {head_weight:?} must have the same float dtype")));
+        let dtype = head_weight.dtype().name();
+        return Err(Error::Dtype(format!("hidden {hidden:?} and a head of {dtype} must have the same float dtype")));
     }
     let chunk = if options.chunk > 0 { options.chunk } else { default_chunk(vocabulary) };
-    let head = Head { options: HeadOptions { chunk, ..*options }, vocabulary };
+    // Codes get no gradient.
+    let train_head = options.train_head && !head_weight.is_packed();
+    let head = Head { options: HeadOptions { chunk, train_head, ..*options }, vocabulary };
+    let (forward_weight, backward_weight) = (head_weight.clone(), head_weight.clone());
     let outputs = custom_vjp(
-        move |inputs| head.forward(&inputs[0], &inputs[1], &inputs[2]),
-        move |inputs, cotangents, outputs| head.backward(inputs, cotangents, outputs),
-        &[hidden.clone(), head_weight.clone(), ids.clone()],
+        move |inputs| head.forward(&inputs[0], &inputs[1], &forward_weight.with_parts(&inputs[2..])),
+        move |inputs, cotangents, outputs| {
+            let weight = backward_weight.with_parts(&inputs[2..]);
+            head.backward(inputs, &weight, cotangents, outputs)
+        },
+        &[vec![hidden.clone(), ids.clone()], head_weight.parts()].concat(),
     )?;
     Ok(HeadLogprobs { logps: outputs[0].clone(), entropies: outputs.get(2).cloned() })
 }
@@ -116,7 +125,7 @@ pub fn head_logprobs(hidden: &Array, head_weight: &Array, ids: &Array, options: 
 /// The sum of `-log p(target)` over the tokens where `mask` is not 0, at temperature 1; a float32 scalar. Shapes as in `head_logprobs`.
 pub fn head_cross_entropy(
     hidden: &Array,
-    head_weight: &Array,
+    head_weight: &Weight,
     targets: &Array,
     mask: &Array,
     chunk: i32,
@@ -156,8 +165,8 @@ impl Head {
         hidden.multiply_scalar(1.0 / self.options.temperature)
     }
 
-    fn logits(&self, hidden: &Array, transposed: &Array) -> Result<Array> {
-        let logits = hidden.matmul(transposed)?;
+    fn logits(&self, hidden: &Array, weight: &Weight) -> Result<Array> {
+        let logits = weight.project(hidden)?;
         if hidden.dtype() == Dtype::Float32 || self.options.temperature == 1.0 {
             return logits.astype(Dtype::Float32);
         }
@@ -165,16 +174,16 @@ impl Head {
     }
 
     /// Log-probs, the logarithm of the denominator, and entropies where wanted; `[N]` each.
-    fn forward(&self, hidden: &Array, weight: &Array, ids: &Array) -> Result<Vec<Array>> {
+    fn forward(&self, hidden: &Array, ids: &Array, weight: &Weight) -> Result<Vec<Array>> {
         let hidden = self.scale_hidden(hidden)?;
-        let (transposed, ids) = (weight.t()?, valid_ids(ids, self.vocabulary)?.expand_dims(&[1])?);
+        let ids = valid_ids(ids, self.vocabulary)?.expand_dims(&[1])?;
         let mut parts: Vec<Vec<Array>> = Vec::new();
         for (start, stop) in self.chunks(hidden.dim(0)) {
             let mut rows = hidden.slice_axis(0, start, stop)?;
             if let Some(before) = parts.last() {
                 rows = depends(&[rows], before)?.remove(0);
             }
-            let logits = self.logits(&rows, &transposed)?;
+            let logits = self.logits(&rows, weight)?;
             let chosen = logits.take_along_axis(&ids.slice_axis(0, start, stop)?, 1)?;
             parts.push(if self.options.entropy == Entropy::Skip {
                 let denominator = kernels::logsumexp(&logits)?;
@@ -198,8 +207,8 @@ impl Head {
 
     /// With `p` the softmax, `D = p - onehot` and `c` the cotangent of the log-probs, the gradient of the scaled logits is `-c D`.
     /// The row factor `c` is applied to the narrow side of each product. An entropy `h` of cotangent `u` subtracts `u p (log p + h)`.
-    fn backward(&self, inputs: &[Array], cotangents: &[Array], outputs: &[Array]) -> Result<Vec<Array>> {
-        let (hidden, weight) = (&inputs[0], &inputs[1]);
+    fn backward(&self, inputs: &[Array], weight: &Weight, cotangents: &[Array], outputs: &[Array]) -> Result<Vec<Array>> {
+        let hidden = &inputs[0];
         let dtype = hidden.dtype();
         let column = |array: &Array| array.astype(Dtype::Float32)?.expand_dims(&[1]);
         let (cotangent, denominator) = (column(&cotangents[0])?, column(&outputs[1])?);
@@ -212,7 +221,7 @@ impl Head {
         };
         let step = -1.0 / self.options.temperature;
         let scaled_hidden = self.scale_hidden(hidden)?;
-        let (transposed, ids) = (weight.t()?, valid_ids(&inputs[2], self.vocabulary)?.expand_dims(&[1])?);
+        let ids = valid_ids(&inputs[1], self.vocabulary)?.expand_dims(&[1])?;
 
         let mut hidden_parts: Vec<Array> = Vec::new();
         let mut weight_gradient: Option<Array> = None;
@@ -223,10 +232,11 @@ impl Head {
                 let before: Vec<&Array> = std::iter::once(before).chain(&weight_gradient).collect();
                 rows = depends(&[rows], &before)?.remove(0);
             }
-            let log_probs = if dtype == Dtype::Float32 {
-                ops::addmm(&part(&denominator)?, &rows, &transposed, 1.0, -1.0)?
-            } else {
-                self.logits(&rows, &transposed)?.subtract(&part(&denominator)?)?
+            let log_probs = match weight {
+                Weight::Plain(numbers) if dtype == Dtype::Float32 => {
+                    ops::addmm(&part(&denominator)?, &rows, &numbers.t()?, 1.0, -1.0)?
+                }
+                _ => self.logits(&rows, weight)?.subtract(&part(&denominator)?)?,
             };
             let probs = kernels::exp(&log_probs)?;
             let cotangent = part(&cotangent)?;
@@ -243,7 +253,7 @@ impl Head {
                 Some(factor) => array.astype(Dtype::Float32)?.multiply(&factor.multiply_scalar(step)?),
                 None => array.astype(Dtype::Float32)?.multiply_scalar(step),
             };
-            hidden_parts.push(scale(difference.matmul(weight)?)?.astype(dtype)?);
+            hidden_parts.push(scale(weight.project_back(&difference)?)?.astype(dtype)?);
             if self.options.train_head {
                 let narrow = scale(part(hidden)?)?.astype(dtype)?;
                 let wide = difference.t()?;
@@ -255,11 +265,12 @@ impl Head {
                 });
             }
         }
-        let weight_gradient = match weight_gradient {
-            Some(gradient) => gradient.astype(dtype)?,
-            None => zeros(weight.shape(), dtype)?,
-        };
-        Ok(vec![concatenate(&hidden_parts, 0)?, weight_gradient, zeros_like(&inputs[2])?])
+        let mut gradients = vec![concatenate(&hidden_parts, 0)?, zeros_like(&inputs[1])?];
+        match weight_gradient {
+            Some(gradient) => gradients.push(gradient.astype(dtype)?),
+            None => gradients.extend(inputs[2..].iter().map(zeros_like).collect::<Result<Vec<_>>>()?),
+        }
+        Ok(gradients)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::mlx::ops::{Quantization, QuantizationMode};
 use crate::mlx::{eval, fast, memory, random, value_and_grad};
 use crate::testing::{self, assert_close, on_gpu};
 
@@ -44,7 +45,7 @@ fn values_and_gradients_agree_with_trl() {
         let (values, gradients) = value_and_grad(
             |inputs| {
                 let flat = inputs[0].reshape(&[-1, vocabulary])?;
-                let got = head_logprobs(&flat, &identity, &index.flatten()?, &options)?;
+                let got = head_logprobs(&flat, &identity.clone().into(), &index.flatten()?, &options)?;
                 let (logps, entropy) = (got.logps.reshape(index.shape())?, got.entropies.unwrap().reshape(index.shape())?);
                 let sum = logps.multiply(&w_logps)?.sum_all()?.add(&entropy.multiply(&w_entropy)?.sum_all()?)?;
                 Ok(vec![sum, logps, entropy])
@@ -89,8 +90,8 @@ fn run(problem: &Problem, temperature: f32, entropy: Entropy, head: Option<HeadO
         |inputs| {
             let (logps, entropies) = match head {
                 Some(options) => {
-                    let got =
-                        head_logprobs(&inputs[0], &inputs[1], &problem.ids, &HeadOptions { temperature, entropy, ..options })?;
+                    let options = HeadOptions { temperature, entropy, ..options };
+                    let got = head_logprobs(&inputs[0], &inputs[1].clone().into(), &problem.ids, &options)?;
                     (got.logps, got.entropies)
                 }
                 None => {
@@ -161,7 +162,7 @@ fn cross_entropy_is_the_masked_sum() {
     let mask: Vec<i32> = (0..19).map(|token| token % 3).collect();
     let mask = Array::from_slice(&mask, &[19]).unwrap();
     let (values, gradients) = value_and_grad(
-        |inputs| Ok(vec![head_cross_entropy(&inputs[0], &inputs[1], &problem.ids, &mask, 5, true)?]),
+        |inputs| Ok(vec![head_cross_entropy(&inputs[0], &inputs[1].clone().into(), &problem.ids, &mask, 5, true)?]),
         &[problem.hidden.clone(), problem.weight.clone()],
         &[0, 1],
     )
@@ -181,10 +182,34 @@ fn cross_entropy_is_the_masked_sum() {
 }
 
 #[test]
+fn a_packed_head_is_the_head_of_its_numbers() {
+    let how = Quantization::new(QuantizationMode::Affine, Some(32), Some(4)).unwrap();
+    let problem = problem(19, 64, 53);
+    let packed = Weight::from(problem.weight.clone()).pack(how).unwrap();
+    let numbers = Weight::from(packed.numbers().unwrap());
+    let options = HeadOptions { temperature: 0.7, entropy: Entropy::Differentiable, chunk: 5, train_head: true };
+    let run = |head: &Weight| {
+        let scored = |inputs: &[Array]| {
+            let got = head_logprobs(&inputs[0], head, &problem.ids, &options)?;
+            let entropies = got.entropies.unwrap();
+            let sum = got.logps.multiply(&problem.cotangents[0])?.add(&entropies.multiply(&problem.cotangents[1])?)?;
+            Ok(vec![sum.sum_all()?, got.logps, entropies])
+        };
+        let (values, gradients) = value_and_grad(scored, std::slice::from_ref(&problem.hidden), &[0]).unwrap();
+        [values, gradients].concat()
+    };
+    for (found, want) in run(&packed).iter().zip(&run(&numbers)) {
+        // Sums of 64 or 53 products of about 1, in another order.
+        assert_close(found, want, 1e-4, 1e-4, "packed head");
+    }
+}
+
+#[test]
 fn inputs_that_do_not_fit_are_refused() {
     let problem = problem(4, 8, 11);
     let try_head = |hidden: &Array, ids: &Array, temperature: f32| {
-        head_logprobs(hidden, &problem.weight, ids, &HeadOptions { temperature, ..Default::default() }).err().unwrap().to_string()
+        let options = HeadOptions { temperature, ..Default::default() };
+        head_logprobs(hidden, &problem.weight.clone().into(), ids, &options).err().unwrap().to_string()
     };
     assert!(try_head(&problem.hidden, &problem.ids, 0.0).contains("temperature is 0"));
     assert!(try_head(&problem.weight, &problem.ids, 1.0).contains("[11]"));

@@ -7,7 +7,7 @@ use super::*;
 use crate::generate::SamplerOptions;
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::{self, CausalLm, Forward, LoadOptions, Model, ModelConfig};
-use crate::nn::{Linear, Module};
+use crate::nn::{Module, Weight};
 use crate::runtime::{self, Cancel};
 use crate::testing::{golden_path, load_tensors};
 
@@ -448,12 +448,8 @@ impl CausalLm for Fragile<'_> {
         self.net.logits(hidden)
     }
 
-    fn head_weight(&self) -> &Array {
+    fn head_weight(&self) -> &Weight {
         self.net.head_weight()
-    }
-
-    fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        Vec::new()
     }
 
     fn set_checkpoint_layers(&mut self, _on: bool) {}

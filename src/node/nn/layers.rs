@@ -11,7 +11,7 @@ use crate::node::error as js;
 /// `x Wᵀ + b` with a weight `[out, in]`.
 #[napi(namespace = "nn", catch_unwind)]
 pub fn linear(x: ArrayHandle, weight: ArrayHandle, bias: Option<ArrayHandle>) -> js::Result<ArrayHandle> {
-    Ok(Linear { weight: Array::clone(&weight), bias: optional(&bias).cloned(), lora: None }.forward(&x)?.into())
+    Ok(Linear { weight: Array::clone(&weight).into(), bias: optional(&bias).cloned(), lora: None }.forward(&x)?.into())
 }
 
 fn lora_of(a: &Array, b: &Array, scale: f64) -> Lora {
@@ -43,7 +43,7 @@ pub fn embedding(indices: ArrayHandle, weight: ArrayHandle) -> js::Result<ArrayH
         return Err(Error::Dtype(format!("an embedding is indexed by integers, not {}", indices.dtype().name())).into());
     }
     let rows = weight.shape().first().copied().unwrap_or(0);
-    Ok(Embedding { weight: Array::clone(&weight) }.forward(&indices.bounded(rows, 1)?)?.into())
+    Ok(Embedding { weight: Array::clone(&weight).into() }.forward(&indices.bounded(rows, 1)?)?.into())
 }
 
 /// `x1 Wᵢ x2 + bᵢ` for each output `i`.
