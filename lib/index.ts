@@ -29,6 +29,7 @@ export {
 export type {
   AnyModel,
   Dtype,
+  ForwardOptions,
   GenerateBatchOptions,
   GenerateBatchResult,
   LoadOptions,
@@ -51,6 +52,7 @@ export type { Completion, GenerateChunk, GenerateResult, Speculation, Timings, U
 export { Engine, EngineRequest } from './engine.js';
 export type { EngineOptions, SubmitOptions } from './engine.js';
 export type {
+  BatchLimits,
   LogitsProcessor,
   PromptLookupOptions,
   PromptProgress,

@@ -20,6 +20,7 @@ export type { ExactAnswerOptions, LengthPenaltyOptions } from './rewards/text.js
 export { ConsoleLogger, escapeHtml, htmlPage, JsonlLogger, lineChart, ReportLogger } from './loggers/index.js';
 export type {
   ChartOptions,
+  CompletionSample,
   ConsoleStream,
   Logger,
   MetricRecord,
@@ -28,7 +29,6 @@ export type {
   Progress,
   RunInfo,
   RunStatus,
-  Sample,
   Series,
 } from './loggers/index.js';
 export { learningRateAt } from './schedule.js';

@@ -25,6 +25,24 @@ test('addmm weighs the product and what is added', () => {
   expectNumbers(weighed, [37, 43, 85, 99]);
 });
 
+test('products of empty matrices are empty, or sums of nothing', () => {
+  const [tall, wide, none] = [mx.zeros([2, 0]), mx.zeros([0, 3]), mx.zeros([0, 2])];
+  const nothing = mx.zeros([2, 3]);
+  for (const product of [
+    tall.matmul(wide),
+    mx.inner(tall, mx.zeros([3, 0])),
+    mx.tensordot(tall, wide, 1),
+    mx.einsum('ik,kj->ij', tall, wide),
+    mx.addmm(nothing, tall, wide),
+  ]) {
+    expect(product.shape).toEqual([2, 3]);
+    expectNumbers(product, [0, 0, 0, 0, 0, 0]);
+  }
+  expect(none.matmul(a).shape).toEqual([0, 2]);
+  expectNumbers(none.matmul(a), []);
+  expectNumbers(mx.addmm(b, tall, mx.zeros([0, 2]), { beta: 2 }), [10, 12, 14, 16]);
+});
+
 test('inner, outer, kron and vecdot', () => {
   expectNumbers(mx.inner(a, b), [17, 23, 39, 53]);
   expectNumbers(mx.outer([1, 2], [3, 4, 5]), [3, 4, 5, 6, 8, 10]);

@@ -69,6 +69,7 @@ export abstract class LayerCache {
   /** @internal */
   readonly native: NativeCache;
 
+  /** @internal */
   constructor(made: CacheSpec | Held) {
     this.native = made instanceof Held ? made.cache : guard(() => new (native().NativeCache)(made));
   }

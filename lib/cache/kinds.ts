@@ -8,6 +8,9 @@ import type { NativeCache } from '../native-types.js';
 
 /** Keys and values of one attention layer, `[B, Hkv, T, D]`, in a buffer that grows in steps and is written in place. */
 export class KVCache extends LayerCache {
+  constructor();
+  /** @internal */
+  constructor(held: Held);
   constructor(held?: Held) {
     super(held instanceof Held ? held : { kind: 'KVCache' });
   }
@@ -30,6 +33,9 @@ export class KVCache extends LayerCache {
 
 /** Keys and values in codes of a few bits (affine, a scale and a bias per group), a quarter or half of half precision's memory. */
 export class QuantizedKVCache extends LayerCache {
+  constructor(options?: QuantizeOptions);
+  /** @internal */
+  constructor(held: Held);
   constructor(options?: QuantizeOptions | Held) {
     if (options instanceof Held) {
       super(options);
@@ -61,6 +67,9 @@ export interface RotatingOptions {
  * a chunk.
  */
 export class RotatingKVCache extends LayerCache {
+  constructor(maxSize: number, options?: RotatingOptions);
+  /** @internal */
+  constructor(held: Held);
   constructor(maxSize: number | Held, options?: RotatingOptions) {
     if (maxSize instanceof Held) {
       super(maxSize);
@@ -96,6 +105,9 @@ export class RotatingKVCache extends LayerCache {
 
 /** Keys and values of rows of different lengths. `leftPadding` says with how much padding each row will begin. */
 export class BatchKVCache extends BatchCache {
+  constructor(leftPadding: readonly number[]);
+  /** @internal */
+  constructor(held: Held);
   constructor(leftPadding: readonly number[] | Held) {
     super(leftPadding instanceof Held ? leftPadding : { kind: 'BatchKVCache', leftPadding: [...leftPadding] });
   }
@@ -133,6 +145,9 @@ export class BatchKVCache extends BatchCache {
 
 /** The latest `maxSize` slots of rows of different lengths. No first tokens are kept. */
 export class BatchRotatingKVCache extends BatchCache {
+  constructor(maxSize: number, leftPadding?: readonly number[]);
+  /** @internal */
+  constructor(held: Held);
   constructor(maxSize: number | Held, leftPadding: readonly number[] = []) {
     super(maxSize instanceof Held ? maxSize : { kind: 'BatchRotatingKVCache', maxSize, leftPadding: [...leftPadding] });
   }

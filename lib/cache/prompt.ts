@@ -4,7 +4,8 @@ import { guard, MlxError } from '../errors.js';
 import { pathOf, reporter } from '../io.js';
 import type { FileWorkOptions } from '../io.js';
 import { native } from '../native.js';
-import type { NativeCache, NativeModel, NativePrefixCache } from '../native-types.js';
+import type { LanguageModel } from '../model.js';
+import type { NativeCache, NativePrefixCache } from '../native-types.js';
 import { withSignal } from '../signal.js';
 import { nativeCaches } from './base.js';
 import type { LayerCache } from './base.js';
@@ -30,14 +31,8 @@ export interface PromptCacheOptions {
 
 const cacheKeys = ['maxKvSize', 'keep', 'kvBits', 'kvGroupSize', 'quantizedKvStart', 'leftPadding'];
 
-/** A model, as far as this needs one. */
-interface CachedModel {
-  /** @internal */
-  readonly handle: NativeModel;
-}
-
 /** Empty caches for a model, one per layer, to pass to `model.forward(ids, { cache })`. */
-export function makePromptCache(model: CachedModel, options?: PromptCacheOptions): ModelCache {
+export function makePromptCache(model: LanguageModel, options?: PromptCacheOptions): ModelCache {
   const { leftPadding, ...rest } = known(options, cacheKeys, 'makePromptCache()');
   const padding = leftPadding === undefined ? null : [...leftPadding];
   return guard(() => model.handle.newCaches(rest, padding)).map(layerOf);

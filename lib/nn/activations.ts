@@ -166,9 +166,9 @@ export class PReLU extends Module {
   }
 }
 
-const approximations = ['none', 'precise', 'tanh', 'fast'] as const;
+export type GeluApproximation = 'none' | 'precise' | 'tanh' | 'fast';
 
-export type GeluApproximation = (typeof approximations)[number];
+const approximations: readonly GeluApproximation[] = ['none', 'precise', 'tanh', 'fast'];
 
 /** Gaussian error linear unit: exact, through tanh ('precise', 'tanh') or through the sigmoid ('fast'). */
 export class GELU extends Activation {

@@ -41,6 +41,11 @@ pub(super) fn hadamard_fails(size: i32) -> bool {
     active() && matches!(size, 12 | 20 | 28)
 }
 
+/// The stream for a product: those of empty matrices crash the process on the GPU.
+pub(super) fn product_stream(operands: &[&Array]) -> sys::mlx_stream {
+    if active() && operands.iter().any(|operand| operand.size() == 0) { stream::cpu() } else { stream::current() }
+}
+
 /// `quantized_matmul` is wrong from the second row on where a row of the weight is a single group.
 pub(super) fn product_is_wrong(scales: &Array) -> bool {
     active() && scales.dim(-1) == 1

@@ -7,7 +7,7 @@ export type { ChartOptions, Point, Series } from './chart.js';
 export { ConsoleLogger } from './console.js';
 export type { ConsoleStream } from './console.js';
 export { JsonlLogger, readJsonLines } from './jsonl.js';
-export type { Logger, MetricRecord, Progress, RunInfo, RunStatus, Sample } from './logger.js';
+export type { CompletionSample, Logger, MetricRecord, Progress, RunInfo, RunStatus } from './logger.js';
 export { htmlPage } from './page.js';
 export type { PageOptions } from './page.js';
 export { ReportLogger } from './report.js';

@@ -1,7 +1,7 @@
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { replaceFile } from '../../lib/files.js';
-import type { Logger, MetricRecord, RunInfo, Sample } from './logger.js';
+import type { CompletionSample, Logger, MetricRecord, RunInfo } from './logger.js';
 
 /** Parses JSON lines, leaving out a last line that was cut short. */
 export async function readJsonLines<T>(path: string): Promise<T[]> {
@@ -58,7 +58,7 @@ export class JsonlLogger implements Logger {
     await appendFile(this.#metricsFile, `${JSON.stringify({ step, time: new Date().toISOString(), ...finite })}\n`);
   }
 
-  async samples(step: number, rows: readonly Sample[]): Promise<void> {
+  async samples(step: number, rows: readonly CompletionSample[]): Promise<void> {
     if (this.#completionsDir === undefined) return;
     await mkdir(this.#completionsDir, { recursive: true });
     const path = join(this.#completionsDir, `step-${String(step).padStart(5, '0')}.jsonl`);

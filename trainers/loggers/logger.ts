@@ -12,7 +12,7 @@ export interface RunInfo {
 export type MetricRecord = Record<string, number>;
 
 /** One completion of a round, for people to read. */
-export interface Sample {
+export interface CompletionSample {
   prompt: string;
   completion: string;
   rewards: Record<string, number | null>;
@@ -38,7 +38,7 @@ export type RunStatus = 'completed' | 'stopped' | 'failed';
 export interface Logger {
   start?(run: RunInfo): void | Promise<void>;
   metrics?(step: number, record: MetricRecord): void | Promise<void>;
-  samples?(step: number, rows: readonly Sample[]): void | Promise<void>;
+  samples?(step: number, rows: readonly CompletionSample[]): void | Promise<void>;
   progress?(progress: Progress): void;
   finish?(status: RunStatus, error?: unknown): void | Promise<void>;
 }
@@ -59,7 +59,7 @@ export class LoggerGroup {
     return this.#each((logger) => logger.metrics?.(step, record));
   }
 
-  samples(step: number, rows: readonly Sample[]): Promise<void> {
+  samples(step: number, rows: readonly CompletionSample[]): Promise<void> {
     return this.#each((logger) => logger.samples?.(step, rows));
   }
 

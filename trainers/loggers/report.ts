@@ -4,7 +4,7 @@ import { replaceFile } from '../../lib/files.js';
 import { escapeHtml, formatNumber, lineChart } from './chart.js';
 import type { Point, Series } from './chart.js';
 import { readJsonLines } from './jsonl.js';
-import type { Logger, MetricRecord, RunInfo, RunStatus, Sample } from './logger.js';
+import type { CompletionSample, Logger, MetricRecord, RunInfo, RunStatus } from './logger.js';
 import { htmlPage } from './page.js';
 
 type Row = { step: number } & MetricRecord;
@@ -21,7 +21,7 @@ export class ReportLogger implements Logger {
   readonly #dir: string;
   #run: RunInfo | undefined;
   #rows: Row[] = [];
-  #samples: { step: number; rows: readonly Sample[] } | undefined;
+  #samples: { step: number; rows: readonly CompletionSample[] } | undefined;
   #began = 0;
   #written = 0;
 
@@ -45,7 +45,7 @@ export class ReportLogger implements Logger {
     if (Date.now() - this.#written > interval) await this.#write('running');
   }
 
-  samples(step: number, rows: readonly Sample[]): void {
+  samples(step: number, rows: readonly CompletionSample[]): void {
     this.#samples = { step, rows };
   }
 
@@ -71,7 +71,7 @@ export class ReportLogger implements Logger {
 export interface ReportInput {
   run: RunInfo;
   rows: readonly Row[];
-  samples: { step: number; rows: readonly Sample[] } | undefined;
+  samples: { step: number; rows: readonly CompletionSample[] } | undefined;
   status: RunStatus | 'running';
   error?: unknown;
   elapsedMs: number;

@@ -13,13 +13,13 @@ impl Array {
     /// Matrix product of the last two axes, broadcasting the others.
     pub fn matmul(&self, other: &Array) -> Result<Array> {
         // SAFETY: valid handles.
-        output(|result| unsafe { sys::mlx_matmul(result, self.0, other.0, stream::current()) })
+        output(|result| unsafe { sys::mlx_matmul(result, self.0, other.0, cuda::product_stream(&[self, other])) })
     }
 
     /// Sums of products over the last axes.
     pub fn inner(&self, other: &Array) -> Result<Array> {
         // SAFETY: valid handles.
-        output(|result| unsafe { sys::mlx_inner(result, self.0, other.0, stream::current()) })
+        output(|result| unsafe { sys::mlx_inner(result, self.0, other.0, cuda::product_stream(&[self, other])) })
     }
 
     /// Every element times every element of `other`, both in row-major order: a matrix.
@@ -57,7 +57,7 @@ impl Array {
                 axes.len(),
                 other_axes.as_ptr(),
                 other_axes.len(),
-                stream::current(),
+                cuda::product_stream(&[self, other]),
             )
         })
     }
@@ -98,7 +98,7 @@ impl Array {
 /// `alpha * a @ b + beta * c`.
 pub fn addmm(c: &Array, a: &Array, b: &Array, alpha: f32, beta: f32) -> Result<Array> {
     // SAFETY: valid handles.
-    output(|result| unsafe { sys::mlx_addmm(result, c.0, a.0, b.0, alpha, beta, stream::current()) })
+    output(|result| unsafe { sys::mlx_addmm(result, c.0, a.0, b.0, alpha, beta, cuda::product_stream(&[a, b])) })
 }
 
 /// Sums of products in Einstein's notation, for example `bij,bjk->bik`.
@@ -106,8 +106,9 @@ pub fn einsum<A: Borrow<Array>>(subscripts: &str, operands: &[A]) -> Result<Arra
     let text = CString::new(subscripts).map_err(|_| Error::Argument("einsum subscripts hold a NUL character".into()))?;
     check_subscripts(subscripts, &operands.iter().map(|operand| operand.borrow().shape()).collect::<Vec<_>>())?;
     let list = ArrayVec::new(operands);
+    let place = cuda::product_stream(&operands.iter().map(Borrow::borrow).collect::<Vec<_>>());
     // SAFETY: the string and the list live during the call.
-    output(|result| unsafe { sys::mlx_einsum(result, text.as_ptr(), list.0, stream::current()) })
+    output(|result| unsafe { sys::mlx_einsum(result, text.as_ptr(), list.0, place) })
 }
 
 /// Letters, one `...` a term, as many terms as operands, as many letters as axes, sizes that agree, and an output of known letters.
