@@ -92,6 +92,8 @@ export class EngineCore {
   readonly #tokenizer: Tokenizer | null;
   readonly #speculates: boolean;
   readonly #answers = new Map<number, Answer>();
+  /** Requests whose formats are being compiled. */
+  readonly #preparing = new Set<Answer>();
   /** Something was cancelled that the addon has not freed yet. */
   #untidy = false;
   #pumping = false;
@@ -104,42 +106,73 @@ export class EngineCore {
   }
 
   get stats(): EngineStats {
-    return this.#native.stats();
+    const stats = this.#native.stats();
+    return { ...stats, waiting: stats.waiting + this.#preparing.size };
   }
 
   submit(ids: number[], native: NativeGenerateOptions, options: RequestOptions & { signal?: AbortSignal }): Answer {
     if (this.#closed) throw new MlxError('ERR_MLX_DISPOSED', 'this engine has been closed; make another one');
-    const request = guard(() => this.#native.submit(ids, native, this.#tokenizer?.handle));
     const { signal } = options;
     const onAbort = (): void => {
       answer.fail(signal!.reason);
       answer.cancel();
     };
+    let request: number | undefined;
     const answer = new Answer(options, () => {
-      if (!this.#forget(request)) return;
-      this.#native.cancel(request);
-      this.#untidy = true;
-      void this.#pump();
+      if (request === undefined) this.#leave(answer);
+      else if (this.#forget(request)) {
+        this.#native.cancel(request);
+        this.#untidy = true;
+        void this.#pump();
+      }
     });
-    this.#answers.set(request, answer);
-    this.#unlisten.set(request, () => signal?.removeEventListener('abort', onAbort));
+    const enter = (): void => {
+      request = guard(() => this.#native.submit(ids, native, this.#tokenizer?.handle));
+      this.#answers.set(request, answer);
+      void this.#pump();
+    };
+    this.#unlisten.set(answer, () => signal?.removeEventListener('abort', onAbort));
+    if (native.responseFormat === undefined || this.#tokenizer === null) enter();
+    else void this.#enterPrepared(answer, this.#tokenizer.prepareNative(native.responseFormat), enter);
     signal?.addEventListener('abort', onAbort, { once: true });
-    void this.#pump();
     return answer;
   }
 
-  readonly #unlisten = new Map<number, () => void>();
+  /** Lets a request in when its format has been compiled, unless it has ended before. */
+  async #enterPrepared(answer: Answer, prepared: Promise<void>, enter: () => void): Promise<void> {
+    this.#preparing.add(answer);
+    try {
+      await prepared;
+      if (this.#preparing.delete(answer)) enter();
+    } catch (error) {
+      this.#leave(answer);
+      answer.fail(error);
+    }
+  }
+
+  readonly #unlisten = new Map<Answer, () => void>();
+
+  #leave(answer: Answer): void {
+    this.#preparing.delete(answer);
+    this.#unlisten.get(answer)?.();
+    this.#unlisten.delete(answer);
+  }
 
   #forget(request: number): boolean {
-    this.#unlisten.get(request)?.();
-    this.#unlisten.delete(request);
+    const answer = this.#answers.get(request);
+    if (answer !== undefined) this.#leave(answer);
     return this.#answers.delete(request);
   }
 
   /** Ends what runs and frees the cache. */
   close(): void {
     this.#closed = true;
-    this.#failAll(new MlxError('ERR_MLX_CANCELLED', 'the engine has been closed'));
+    const closed = new MlxError('ERR_MLX_CANCELLED', 'the engine has been closed');
+    this.#failAll(closed);
+    for (const answer of this.#preparing) {
+      this.#leave(answer);
+      answer.fail(closed);
+    }
     this.#native.close();
   }
 

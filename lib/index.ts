@@ -28,6 +28,7 @@ export {
 } from './model.js';
 export type {
   AnyModel,
+  CreateOptions,
   Dtype,
   ForwardOptions,
   GenerateBatchOptions,
@@ -78,7 +79,7 @@ export type {
   ToolFunction,
 } from './chat/index.js';
 export { Tokenizer } from './tokenizer.js';
-export type { ChatTemplateOptions, DecodeStream, Message } from './tokenizer.js';
+export type { ChatTemplateOptions, DecodeStream, Message, TokenizerLoadOptions } from './tokenizer.js';
 export { readJsonl } from './data.js';
 export {
   computeAdvantages,

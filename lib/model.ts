@@ -9,7 +9,7 @@ import type { LayerCache } from './cache/base.js';
 import { templateMessages } from './chat/messages.js';
 import type { ChatMessage } from './chat/messages.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
-import { copyTokenizerFiles, writeFolder } from './files.js';
+import { copyTokenizerFiles, tokenizerFiles, writeFolder } from './files.js';
 import { isRepoId } from './hub/repo.js';
 import { resolveModel } from './hub/resolve.js';
 import type { DownloadProgress } from './hub/progress.js';
@@ -33,7 +33,7 @@ import { withSignal } from './signal.js';
 import { GenerateStream, summarize } from './stream.js';
 import type { Completion, GenerateChunk, GenerateResult, Timings, Totals, Usage } from './stream.js';
 import { Tokenizer } from './tokenizer.js';
-import type { Message } from './tokenizer.js';
+import type { Message, TokenizerLoadOptions } from './tokenizer.js';
 
 /** A text, a conversation in OpenAI's form, or token ids. */
 export type Prompt = string | readonly Message[] | readonly ChatMessage[] | readonly number[];
@@ -322,6 +322,7 @@ export class LanguageModel {
       n: numGenerations,
     };
     const ids = prompts.map((prompt) => this.encodePrompt(prompt, options));
+    await this.#tokenizer?.prepareNative(sampling.responseFormat);
     const batch = await withSignal(options.signal, (cancel) =>
       handle.generateBatch(ids, sampling, cancel, onProgress, this.#tokenizer?.handle, limits),
     );
@@ -442,20 +443,30 @@ export async function loadNativeModel(path: string, options: LoadOptions): Promi
   );
 }
 
+export interface CreateOptions extends TokenizerLoadOptions {
+  /** Of the weights. Default 0. */
+  seed?: number;
+  /** Default 'float32'. */
+  dtype?: 'float32' | 'bfloat16' | 'float16';
+}
+
 /**
- * A model of random weights, to be trained from nothing: `path` holds a config.json and a tokenizer, as a checkpoint folder does, but
- * no weights.
+ * A model of random weights, to be trained from nothing: `pathOrId` is a folder with a config.json and a tokenizer, as a checkpoint folder
+ * is, but no weights, or the name of a model on the hub, of which config and tokenizer are fetched.
  */
-export async function createModel(
-  path: string,
-  options: { seed?: number; dtype?: 'float32' | 'bfloat16' | 'float16' } = {},
-): Promise<AnyModel> {
-  rejectUnknownKeys(options, ['seed', 'dtype'], 'createModel()');
+export async function createModel(pathOrId: string, options: CreateOptions = {}): Promise<AnyModel> {
+  const { seed = 0, dtype = 'float32', ...hub } = options;
+  rejectUnknownKeys(options, ['seed', 'dtype', 'onProgress', 'signal', ...hubKeys], 'createModel()');
+  const { path, repoId } = await resolveModel(pathOrId, { ...hub, allowPatterns: ['config.json', ...tokenizerFiles] });
   const config = await readFile(join(path, 'config.json'), 'utf8').catch((error: unknown) => {
     throw new MlxError('ERR_MLX_LOAD', `${path}: config.json cannot be read: ${errorText(error)}`, { cause: error });
   });
-  const handle = guard(() => native().NativeModel.create(config, options.seed ?? 0, options.dtype ?? 'float32'));
-  return withTokenizer(handle, path);
+  hub.signal?.throwIfAborted();
+  return withTokenizer(
+    guard(() => native().NativeModel.create(config, seed, dtype)),
+    path,
+    repoId,
+  );
 }
 
 /**

@@ -45,6 +45,11 @@ export interface RequestOptions {
   /** Only tokens that this format allows are chosen, so that the whole answer fits it. Default: any text. */
   responseFormat?: ResponseFormat;
   /**
+   * The format begins behind `</think>` where the model thinks first; one that answers at once is held to it from the first token.
+   * Needs a model with the tokens `<think>` and `</think>`. Default false: the format holds from the first token.
+   */
+  formatAfterThinking?: boolean;
+  /**
    * Applied one after the other to the logits of each step. Each token then takes a round trip to JavaScript, also those of other
    * requests in the same batch; a processor that throws ends its own request only.
    */
@@ -85,7 +90,15 @@ export interface SpeculationOptions {
 
 export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens'] as const;
 
-export const requestKeys = ['stop', 'n', 'topLogprobs', 'responseFormat', 'logitsProcessors', 'onProgress'] as const;
+export const requestKeys = [
+  'stop',
+  'n',
+  'topLogprobs',
+  'responseFormat',
+  'formatAfterThinking',
+  'logitsProcessors',
+  'onProgress',
+] as const;
 
 const isWhole = (value: unknown, least: number): boolean => Number.isInteger(value) && (value as number) >= least;
 
@@ -98,15 +111,17 @@ function refuse(key: string, where: string, wanted: string, value: unknown): nev
 
 /** The addon's options of a request, checked. */
 export function resolveRequest(
-  { stop, n, topLogprobs, responseFormat, logitsProcessors, onProgress }: RequestOptions,
+  { stop, n, topLogprobs, responseFormat, formatAfterThinking, logitsProcessors, onProgress }: RequestOptions,
   where: string,
-): Pick<NativeGenerateOptions, 'stop' | 'n' | 'topLogprobs' | 'responseFormat' | 'processed'> {
+): Pick<NativeGenerateOptions, 'stop' | 'n' | 'topLogprobs' | 'responseFormat' | 'formatAfterThinking' | 'processed'> {
   const strings = typeof stop === 'string' ? [stop] : stop;
   if (strings !== undefined && !(Array.isArray(strings) && strings.every((s) => typeof s === 'string' && s !== '')))
     refuse('stop', where, 'a text or a list of texts, none of them empty', stop);
   if (n !== undefined && !isWhole(n, 1)) refuse('n', where, 'a whole number from 1', n);
   if (topLogprobs !== undefined && !isWhole(topLogprobs, 0))
     refuse('topLogprobs', where, 'a whole number from 0', topLogprobs);
+  if (formatAfterThinking !== undefined && typeof formatAfterThinking !== 'boolean')
+    refuse('formatAfterThinking', where, 'true or false', formatAfterThinking);
   if (
     logitsProcessors !== undefined &&
     !(Array.isArray(logitsProcessors) && logitsProcessors.every((processor) => typeof processor === 'function'))
@@ -119,6 +134,7 @@ export function resolveRequest(
     ...(n === undefined ? {} : { n }),
     ...(topLogprobs === undefined ? {} : { topLogprobs }),
     ...(responseFormat === undefined ? {} : { responseFormat: JSON.stringify(responseFormat) ?? 'null' }),
+    ...(formatAfterThinking === undefined ? {} : { formatAfterThinking }),
     ...(logitsProcessors === undefined || logitsProcessors.length === 0 ? {} : { processed: true }),
   };
 }

@@ -1,8 +1,15 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { guard, MlxError, wrapNativeError } from './errors.js';
+import { tokenizerFiles } from './files.js';
+import type { DownloadProgress } from './hub/progress.js';
+import { resolveModel } from './hub/resolve.js';
+import { hubKeys } from './hub/snapshot.js';
+import type { HubOptions } from './hub/snapshot.js';
 import { native } from './native.js';
 import type { NativeTokenizer } from './native-types.js';
+import { rejectUnknownKeys } from './options.js';
+import type { ResponseFormat } from './request-options.js';
 
 /** One turn of a conversation in OpenAI's form. */
 export interface Message {
@@ -23,6 +30,12 @@ export interface ChatTemplateOptions {
   enableThinking?: boolean;
   /** Further variables of the template; `likeThis` reaches it as `like_this`. */
   [variable: string]: unknown;
+}
+
+/** The options of {@link HubOptions} matter for models of the hub only. */
+export interface TokenizerLoadOptions extends HubOptions {
+  onProgress?: (progress: DownloadProgress) => void;
+  signal?: AbortSignal;
 }
 
 /** Text of tokens that come one by one. */
@@ -49,13 +62,22 @@ export class Tokenizer {
     return this.#native;
   }
 
-  /** Loads `tokenizer.json` and `tokenizer_config.json` of a checkpoint folder. */
-  static async load(dir: string): Promise<Tokenizer> {
-    if (!existsSync(join(dir, 'tokenizer.json'))) {
-      throw new MlxError('ERR_MLX_LOAD', `${dir}: there is no tokenizer.json; a tokenizer needs that file.`);
+  /**
+   * Loads `tokenizer.json` and `tokenizer_config.json` of a checkpoint folder, or of a model on the hub, of which it fetches only the files of
+   * the tokenizer.
+   *
+   * @example
+   * const tokenizer = await Tokenizer.load('Qwen/Qwen3-0.6B');
+   */
+  static async load(pathOrId: string, options: TokenizerLoadOptions = {}): Promise<Tokenizer> {
+    rejectUnknownKeys(options, ['onProgress', 'signal', ...hubKeys], 'Tokenizer.load()');
+    const { path } = await resolveModel(pathOrId, { ...options, allowPatterns: tokenizerFiles });
+    options.signal?.throwIfAborted();
+    if (!existsSync(join(path, 'tokenizer.json'))) {
+      throw new MlxError('ERR_MLX_LOAD', `${pathOrId}: there is no tokenizer.json; a tokenizer needs that file.`);
     }
     try {
-      return new Tokenizer(await native().NativeTokenizer.load(dir));
+      return new Tokenizer(await native().NativeTokenizer.load(path));
     } catch (error) {
       throw wrapNativeError(error);
     }
@@ -85,6 +107,24 @@ export class Tokenizer {
   /** Token ids of the conversation, ready to be continued by the model. */
   encodeChat(messages: readonly Message[], options: ChatTemplateOptions = {}): number[] {
     return this.encode(this.applyChatTemplate(messages, options), { addSpecialTokens: false });
+  }
+
+  /**
+   * Compiles a format for answers, beside JavaScript. Requests do that by themselves: done ahead, the first one need not wait. The first
+   * format also reads the whole vocabulary, which takes a second or two.
+   */
+  async prepareFormat(format: ResponseFormat): Promise<void> {
+    await this.prepareNative(JSON.stringify(format) ?? 'null');
+  }
+
+  /** @internal The same, of the addon's option. */
+  async prepareNative(format: string | undefined): Promise<void> {
+    if (format === undefined) return;
+    try {
+      await this.#native.prepareFormat(format);
+    } catch (error) {
+      throw wrapNativeError(error);
+    }
   }
 
   /** Decodes token by token; text is held back until it is whole characters. */

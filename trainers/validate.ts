@@ -19,7 +19,11 @@ export function parseConfig<Shape extends z.ZodRawShape>(
   const problems: string[] = [];
   for (const issue of result.error.issues) {
     if (issue.code === 'unrecognized_keys') {
-      for (const key of issue.keys) problems.push(unknownNameMessage(key, Object.keys(schema.shape), where));
+      const path = issue.path.map(String).join('.');
+      for (const key of issue.keys)
+        problems.push(
+          path === '' ? unknownNameMessage(key, Object.keys(schema.shape), where) : `${path} has no key '${key}' here`,
+        );
       continue;
     }
     const path = issue.path.map(String).join('.');

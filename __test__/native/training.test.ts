@@ -92,6 +92,31 @@ describe('GRPO on a real model', () => {
     expect(bits(other.model)).not.toEqual(bits(first.model));
   });
 
+  it('rolls out completions in a format, and evaluates in it', async () => {
+    const seen: string[] = [];
+    const watch: Reward = ({ completions }) => {
+      seen.push(...completions);
+      return completions.map((text) => text.length);
+    };
+    const model = await loadModel(tinyCheckpoint());
+    const given = { ...config, maxSteps: 1, evalSteps: 1, structuredOutputsRegex: '[x-z]{2,4}' };
+    const trainer = new GRPOTrainer({
+      model,
+      dataset,
+      evalDataset: dataset,
+      rewards: watch,
+      config: given,
+      loggers: [],
+    });
+    await trainer.train();
+    expect(seen).toHaveLength(32 + dataset.length);
+    for (const text of seen) expect(text).toMatch(/^[x-z]{2,4}$/);
+    expect(new Set(seen).size).toBeGreaterThan(4);
+    const responseFormat = { type: 'regex', regex: 'ab|ba' } as const;
+    const { samples } = await evaluate(model, { dataset, rewards: [watch], responseFormat });
+    for (const { completion } of samples) expect(['ab', 'ba']).toContain(completion);
+  });
+
   it('saves an adapter that gives the same answers on the base model', async () => {
     const outputDir = tempDir();
     const { model, result } = await run({ outputDir, maxSteps: 3 }, { lora: { rank: 4, alpha: 8 } });

@@ -56,6 +56,11 @@ describe('GRPOConfig', () => {
 
   it.each([
     [{ numGenerations: 1 }, 'at least 2'],
+    [{ responseFormat: { type: 'xml' } }, 'responseFormat.type'],
+    [{ responseFormat: { type: 'regex', regexp: 'a' } }, "responseFormat has no key 'regexp' here"],
+    [{ responseFormat: { type: 'json_schema', json_schema: { schema: [] } } }, 'must be a JSON schema'],
+    [{ responseFormat: { type: 'regex', regex: 'a' }, structuredOutputsRegex: 'a' }, 'give only one'],
+    [{ formatAfterThinking: true }, 'formatAfterThinking needs a format'],
     [{ perDeviceTrainBatchSize: 6, numGenerations: 4 }, 'it could be 2, 3, 6'],
     [{ generationBatchSize: 12, numGenerations: 4 }, 'multiple of perDeviceTrainBatchSize (8)'],
     [{ generationBatchSize: 16, stepsPerGeneration: 2 }, 'give only one'],

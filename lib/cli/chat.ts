@@ -10,7 +10,7 @@ import { History, historyPath } from './chat/history.js';
 import { PipeInput, TerminalInput } from './chat/input.js';
 import type { ChatInput } from './chat/input.js';
 import { Repl } from './chat/repl.js';
-import { responseFormatOf, withFormat } from './format.js';
+import { formatOf, withFormat } from './format.js';
 import type { FormatFlags } from './format.js';
 import { UsageError, wholeNumber } from './io.js';
 import type { CliIo } from './io.js';
@@ -49,13 +49,13 @@ export function chatCommand(io: CliIo): Command {
       '\n/help in the chat shows its commands. Ctrl-C stops an answer; Ctrl-D leaves. From a pipe, every line is a message, and standard output\nis the answers alone.\n\nExamples:\n  mlx-node chat --model Qwen/Qwen3-0.6B --system "Be brief." --temp 0.6\n  printf "What is 2+2?\\nAnd times 3?\\n" | mlx-node chat --model ./Qwen3-0.6B --no-thinking',
     )
     .action(async (flags: Flags, self: Command) => {
-      const responseFormat = responseFormatOf(flags);
-      checkSpeculation(flags, responseFormat);
+      const format = formatOf(flags);
+      checkSpeculation(flags, format.responseFormat !== undefined);
       if (io.stdin === undefined) throw new UsageError('there is nobody to talk to: standard input is closed');
       const stop = stopOnSignals();
       try {
         await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
-          chat(io, model, flags, { ...speculation, responseFormat, settings: givenSampling(self) }, stop.signal),
+          chat(io, model, flags, { ...speculation, ...format, settings: givenSampling(self) }, stop.signal),
         );
       } finally {
         stop.release();

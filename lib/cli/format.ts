@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { errorText } from '../errors.js';
-import type { ResponseFormat } from '../request-options.js';
+import type { RequestOptions, ResponseFormat } from '../request-options.js';
 import { UsageError } from './io.js';
 
 /** What {@link withFormat} reads. */
@@ -11,6 +11,7 @@ export interface FormatFlags {
   jsonObject?: boolean;
   regex?: string;
   grammar?: ResponseFormat;
+  formatAfterThinking?: boolean;
 }
 
 function readText(flag: string, path: string): string {
@@ -53,11 +54,12 @@ export function withFormat(command: Command): Command {
   add(new Option('--json-object', 'the answer is a JSON object'));
   add(new Option('--regex <pattern>', 'the answer matches from beginning to end'));
   add(new Option('--grammar <file>', 'the answer is a text of a grammar in the syntax of Lark').argParser(grammar));
+  add(new Option('--format-after-thinking', 'the model may think first; the format begins behind </think>'));
   return command;
 }
 
-/** The library's option of the flags; undefined where the answer is free. */
-export function responseFormatOf(flags: FormatFlags): ResponseFormat | undefined {
+/** The library's options of the flags; none where the answer is free. */
+export function formatOf(flags: FormatFlags): Pick<RequestOptions, 'responseFormat' | 'formatAfterThinking'> {
   const given: [flag: string, format: ResponseFormat][] = [];
   if (flags.jsonSchema !== undefined) given.push(['--json-schema', flags.jsonSchema]);
   if (flags.jsonObject === true) given.push(['--json-object', { type: 'json_object' }]);
@@ -65,5 +67,10 @@ export function responseFormatOf(flags: FormatFlags): ResponseFormat | undefined
   if (flags.grammar !== undefined) given.push(['--grammar', flags.grammar]);
   if (given.length > 1)
     throw new UsageError(`${given.map(([flag]) => flag).join(' and ')} cannot go together: an answer has one format`);
-  return given[0]?.[1];
+  const formatAfterThinking = flags.formatAfterThinking === true;
+  if (given[0] === undefined) {
+    if (formatAfterThinking) throw new UsageError('--format-after-thinking needs a format, such as --json-object');
+    return {};
+  }
+  return { responseFormat: given[0][1], ...(formatAfterThinking ? { formatAfterThinking } : {}) };
 }

@@ -4,7 +4,7 @@ import { memoryStats } from '../memory.js';
 import type { LanguageModel } from '../model.js';
 import type { GenerateOptions } from '../sampling.js';
 import type { GenerateResult } from '../stream.js';
-import { responseFormatOf, withFormat } from './format.js';
+import { formatOf, withFormat } from './format.js';
 import type { FormatFlags } from './format.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
@@ -35,13 +35,13 @@ export function generateCommand(io: CliIo): Command {
       '\nCtrl-C stops the answer, keeps what there is, and ends with code 130.\n\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  mlx-node generate --model ./Qwen3-0.6B --system "Be brief." --temp 0.6 --top-p 0.95 - < question.txt\n  mlx-node generate --model Qwen/Qwen3-4B --draft-model Qwen/Qwen3-0.6B --verbose "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json\n  mlx-node generate --model ./Qwen3-0.6B --no-thinking --json-schema weather.json "The weather in Oslo"',
     )
     .action(async (argument: string | undefined, flags: Flags, self: Command) => {
-      const responseFormat = responseFormatOf(flags);
-      checkSpeculation(flags, responseFormat);
+      const format = formatOf(flags);
+      checkSpeculation(flags, format.responseFormat !== undefined);
       const prompt = await promptText(io, argument, flags);
       const stop = stopOnSignals();
       try {
         await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
-          answer(io, model, prompt, flags, { ...givenSampling(self), ...speculation, responseFormat }, stop.signal),
+          answer(io, model, prompt, flags, { ...givenSampling(self), ...speculation, ...format }, stop.signal),
         );
       } finally {
         stop.release();

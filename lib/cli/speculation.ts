@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import type { LanguageModel } from '../model.js';
-import type { ResponseFormat, SpeculationOptions } from '../request-options.js';
+import type { SpeculationOptions } from '../request-options.js';
 import type { Speculation } from '../stream.js';
 import { UsageError, wholeNumber } from './io.js';
 import type { CliIo } from './io.js';
@@ -33,11 +33,11 @@ export function withSpeculation(command: Command): Command {
 }
 
 /** What the flags ask for, before anything is loaded: a mistake shows at once. */
-export function checkSpeculation(flags: SpeculationFlags, responseFormat: ResponseFormat | undefined): void {
+export function checkSpeculation(flags: SpeculationFlags, formatted: boolean): void {
   const { draftModel, promptLookup, promptLookupMaxNgram: most = 3, promptLookupMinNgram: least = 1 } = flags;
   if (draftModel !== undefined && promptLookup === true)
     throw new UsageError('guesses come from --draft-model or from --prompt-lookup, not from both');
-  if (responseFormat !== undefined && (draftModel !== undefined || promptLookup === true))
+  if (formatted && (draftModel !== undefined || promptLookup === true))
     throw new UsageError('guesses cannot be combined with a format of the answer');
   if (flags.numDraftTokens !== undefined && draftModel === undefined && promptLookup !== true)
     throw new UsageError('--num-draft-tokens needs --draft-model or --prompt-lookup, which make the guesses');

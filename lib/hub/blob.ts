@@ -1,17 +1,18 @@
-import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, open as openFile, rename, rm } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { abortable } from './abort.js';
+import { newHash, rangeStart, receive } from './body.js';
 import { diskError, hashError, TransientError } from './errors.js';
 import type { Subject } from './errors.js';
-import { open, Retries, transient } from './http.js';
-import type { Answer, RetryPolicy } from './http.js';
+import { Retries, transient } from './http.js';
+import type { RetryPolicy } from './http.js';
 import type { RepoStore } from './layout.js';
 import { withLock } from './lock.js';
 import type { DownloadMeter } from './progress.js';
+import { NoRanges, RangeDownload, removePart } from './ranges.js';
+import type { Spare } from './ranges.js';
 import type { HubSettings } from './settings.js';
 
 /** A file of a repository at a commit. */
@@ -31,6 +32,10 @@ export interface BlobContext {
   policy: RetryPolicy;
   meter: DownloadMeter;
   signal: AbortSignal | undefined;
+  /** Bytes of a large file that a connection fetches at a time; Infinity: whole files. */
+  rangeSize: number;
+  /** Connections for further ranges. */
+  spare: Spare;
 }
 
 /**
@@ -48,16 +53,25 @@ export async function fetchBlob(file: RemoteFile, context: BlobContext): Promise
         meter.found(file.name, file.size ?? 0);
         return;
       }
-      const part = store.part(file.etag);
+      const [part, notes] = [store.part(file.etag), store.notes(file.etag)];
+      // Ranges need a hash: of what comes in pieces nobody could say otherwise whether they fit together.
+      let ranged =
+        existsSync(notes) || (file.size !== null && file.size > context.rangeSize && newHash(file) !== undefined);
       for (let attempt = 1; ; attempt++) {
-        const download = new Download(file, part, { ...context, subject, signal });
-        const got = await download.run();
+        const given = { ...context, subject, signal };
+        const download = ranged ? new RangeDownload(file, part, notes, given) : new Download(file, part, given);
+        const got = await download.run().catch((error: unknown) => {
+          if (error instanceof NoRanges) return error;
+          throw error;
+        });
         if (got === undefined || got === file.etag) break;
-        await rm(part, { force: true });
+        await removePart(part, notes);
         meter.arrived(file.name, -download.position);
-        if (attempt === 2) throw hashError(subject, file.etag, got);
+        if (got instanceof NoRanges) [ranged, attempt] = [false, 0];
+        else if (attempt === 2) throw hashError(subject, file.etag, got);
       }
       await rename(part, blob);
+      await rm(notes, { force: true });
     });
   } catch (error) {
     throw context.signal?.aborted === true ? context.signal.reason : diskError(error, settings.cacheDir);
@@ -127,60 +141,29 @@ class Download {
 
   async #receive(handle: FileHandle): Promise<void> {
     const { file, context } = this;
-    const { settings, signal } = context;
-    const headers: Record<string, string> = this.position > 0 ? { range: `bytes=${this.position}-` } : {};
-    const answer = await open(file.url, { headers, settings, subject: context.subject, signal });
-    const { response } = answer;
-    const silent = new TransientError(`nothing arrived for ${settings.downloadTimeout / 1000} s`);
-    let timer = setTimeout(() => answer.abort(silent), settings.downloadTimeout);
-    try {
-      if (this.position > 0) {
-        const from = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1];
+    await receive(
+      file,
+      this.position > 0 ? `bytes=${this.position}-` : undefined,
+      context,
+      async (response) => {
+        if (this.position === 0) return;
         // A server that does not know ranges sends all of it again.
-        if (response.status !== 206 || Number(from) !== this.position) await this.#restart(handle);
+        if (rangeStart(response) !== this.position) await this.#restart(handle);
         if (response.status === 206 && this.position === 0)
           throw new TransientError('the server sent another range than asked for');
-      }
-      for await (const chunk of pieces(answer)) {
-        clearTimeout(timer);
-        // A write to a slow disk is no silence of the server.
+      },
+      async (chunk) => {
         await write(handle, chunk);
-        timer = setTimeout(() => answer.abort(silent), settings.downloadTimeout);
         this.#hash?.update(chunk);
         this.position += chunk.byteLength;
         context.meter.arrived(file.name, chunk.byteLength);
         // More than the whole is a wrong file; its hash will tell.
-        if (file.size !== null && this.position > file.size) break;
-      }
-    } catch (error) {
-      if (signal.aborted) throw signal.reason;
-      throw error;
-    } finally {
-      clearTimeout(timer);
-      answer.close();
-      answer.abort(silent);
-    }
-  }
-}
-
-/** The body of an answer. Its stream is left as it is at the end: cancelling it may never end. */
-async function* pieces({ response, signal }: Answer): AsyncGenerator<Uint8Array, void, undefined> {
-  const reader = response.body?.getReader();
-  if (reader === undefined) return;
-  for (;;) {
-    const { done, value } = await abortable(reader.read(), signal);
-    if (done) return;
-    yield value;
+        return file.size === null || this.position <= file.size;
+      },
+    );
   }
 }
 
 async function write(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.byteLength;) at += (await handle.write(chunk, at)).bytesWritten;
-}
-
-/** A hash that ends up equal to the etag of an intact file: sha256 for large files, git's for the others. */
-function newHash(file: RemoteFile): Hash | undefined {
-  if (/^[0-9a-f]{64}$/.test(file.etag)) return createHash('sha256');
-  if (/^[0-9a-f]{40}$/.test(file.etag) && file.size !== null) return createHash('sha1').update(`blob ${file.size}\0`);
-  return undefined;
 }

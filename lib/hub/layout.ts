@@ -31,6 +31,11 @@ export class RepoStore {
     return join(this.root, 'blobs', `${etag}.mlx-node.incomplete`);
   }
 
+  /** Says which ranges of the part have arrived, where they come over several connections. */
+  notes(etag: string): string {
+    return join(this.root, 'blobs', `${etag}.mlx-node.ranges.incomplete`);
+  }
+
   lock(etag: string): string {
     return join(this.locks, `${etag}.mlx-node.lock`);
   }

@@ -1,9 +1,8 @@
 import { stat } from 'node:fs/promises';
 import { MlxError } from '../errors.js';
-import type { DownloadProgress } from './progress.js';
 import { isRepoId } from './repo.js';
 import { snapshotDownload } from './snapshot.js';
-import type { HubOptions } from './snapshot.js';
+import type { HubOptions, SnapshotDownloadOptions } from './snapshot.js';
 
 /** Where a checkpoint lies, and the name under which the hub has it. */
 export interface Resolved {
@@ -21,7 +20,7 @@ export const isFolder = async (path: string): Promise<boolean> =>
 /** The folder that `pathOrId` names: itself, when there is such a folder, else the hub's model of that name, downloaded if need be. */
 export async function resolveModel(
   pathOrId: string,
-  options: HubOptions & { onProgress?: (progress: DownloadProgress) => void; signal?: AbortSignal } = {},
+  options: HubOptions & Pick<SnapshotDownloadOptions, 'allowPatterns' | 'onProgress' | 'signal'> = {},
 ): Promise<Resolved> {
   if (await isFolder(pathOrId)) return { path: pathOrId };
   if (!isRepoId(pathOrId)) {

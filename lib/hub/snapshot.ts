@@ -13,6 +13,7 @@ import type { RepoInfo } from './info.js';
 import { RepoStore, tagCache } from './layout.js';
 import { DownloadMeter } from './progress.js';
 import type { DownloadProgress } from './progress.js';
+import { Spare } from './ranges.js';
 import { checkRepoId, checkRevision, commitPattern, globTest, indexFile, indexShards, modelFiles } from './repo.js';
 import { hubSettings } from './settings.js';
 import type { HubSettings } from './settings.js';
@@ -36,8 +37,10 @@ export interface SnapshotDownloadOptions extends HubOptions {
   allowPatterns?: string | readonly string[];
   /** Patterns of files to leave out. */
   ignorePatterns?: string | readonly string[];
-  /** Files fetched at a time. Default 8. */
+  /** Connections at a time: for files, and where there are fewer, for ranges of large ones. Default 8. */
   maxWorkers?: number;
+  /** Bytes of a large file that one connection fetches; Infinity takes files in one piece. Default 32 MiB. */
+  rangeSize?: number;
   /** Repetitions of a request that failed, counted anew whenever something arrived. Default 5. */
   maxRetries?: number;
   /** Milliseconds before the first repetition; doubled each time. Default 500. */
@@ -52,6 +55,7 @@ const snapshotKeys = [
   'allowPatterns',
   'ignorePatterns',
   'maxWorkers',
+  'rangeSize',
   'maxRetries',
   'retryDelay',
   'onProgress',
@@ -77,6 +81,7 @@ export async function snapshotDownload(repoId: string, options: SnapshotDownload
   checkRevision(revision);
   const policy = { maxRetries: count(options, 'maxRetries', 5, 0), retryDelay: count(options, 'retryDelay', 500, 0) };
   const maxWorkers = count(options, 'maxWorkers', 8, 1);
+  const rangeSize = options.rangeSize === Infinity ? Infinity : count(options, 'rangeSize', 32 << 20, 1);
   signal?.throwIfAborted();
 
   const settings = hubSettings(options);
@@ -102,7 +107,7 @@ export async function snapshotDownload(repoId: string, options: SnapshotDownload
       return store.snapshot(cached.commit!);
     throw error;
   }
-  const fetching = new Fetching(store, settings, subject, info, policy, maxWorkers, options);
+  const fetching = new Fetching(store, settings, subject, info, policy, { maxWorkers, rangeSize }, options);
   try {
     const names = await fetching.select(allow, ignore);
     const written = await fetching.fetch(names);
@@ -118,7 +123,7 @@ export async function snapshotDownload(repoId: string, options: SnapshotDownload
 
 function count(
   options: SnapshotDownloadOptions,
-  name: 'maxWorkers' | 'maxRetries' | 'retryDelay',
+  name: 'maxWorkers' | 'rangeSize' | 'maxRetries' | 'retryDelay',
   fallback: number,
   least: number,
 ): number {
@@ -157,7 +162,7 @@ class Fetching {
     private readonly subject: Subject,
     private readonly info: RepoInfo,
     private readonly policy: RetryPolicy,
-    private readonly maxWorkers: number,
+    private readonly limits: { maxWorkers: number; rangeSize: number },
     private readonly options: SnapshotDownloadOptions,
   ) {}
 
@@ -212,12 +217,17 @@ class Fetching {
       await this.#checkSpace(pending);
       const total = pending.reduce((sum, file) => sum + (file.size ?? 0), 0);
       const meter = new DownloadMeter(total, quiet ? undefined : options.onProgress);
-      const context: BlobContext = { store, settings, subject, policy, meter, signal };
-      await this.#inParallel(files, failed, async (file) => {
+      const { maxWorkers, rangeSize } = this.limits;
+      const spare = new Spare(maxWorkers - Math.min(maxWorkers, files.length));
+      // A single connection has nothing to split a file for.
+      const size = maxWorkers === 1 ? Infinity : rangeSize;
+      const context: BlobContext = { store, settings, subject, policy, meter, signal, rangeSize: size, spare };
+      const fetchFile = async (file: RemoteFile): Promise<void> => {
         // Several names may stand for one blob.
         if (!existsSync(store.blob(file.etag))) await fetchBlob(file, context);
         await store.link(info.commit, file.name, file.etag, settings.symlinks);
-      });
+      };
+      await this.#inParallel(files, failed, fetchFile, () => spare.give());
       if (pending.length > 0) meter.finish(pending.at(-1)!.name);
       return true;
     } finally {
@@ -225,8 +235,16 @@ class Fetching {
     }
   }
 
-  /** Runs `work` over `items`, `maxWorkers` at a time; the first failure stops the rest and is thrown when all have ended. */
-  async #inParallel<T, R>(items: readonly T[], failed: AbortController, work: (item: T) => Promise<R>): Promise<R[]> {
+  /**
+   * Runs `work` over `items`, `maxWorkers` at a time; the first failure stops the rest and is thrown when all have ended. `idle` is called
+   * by each worker that finds nothing more to do.
+   */
+  async #inParallel<T, R>(
+    items: readonly T[],
+    failed: AbortController,
+    work: (item: T) => Promise<R>,
+    idle = (): void => undefined,
+  ): Promise<R[]> {
     const results: R[] = [];
     let next = 0;
     let failure: { error: unknown } | undefined;
@@ -240,8 +258,9 @@ class Fetching {
           failed.abort(error);
         }
       }
+      idle();
     };
-    await Promise.all(Array.from({ length: Math.min(this.maxWorkers, items.length) }, worker));
+    await Promise.all(Array.from({ length: Math.min(this.limits.maxWorkers, items.length) }, worker));
     if (failure !== undefined) throw failure.error;
     return results;
   }
@@ -252,7 +271,8 @@ class Fetching {
     const there = await Promise.all(
       files.map((file) =>
         stat(store.part(file.etag)).then(
-          ({ size }) => size,
+          // Of a file that comes in ranges, what lies between them takes no room.
+          ({ size, blocks }) => (blocks > 0 ? Math.min(size, blocks * 512) : size),
           () => 0,
         ),
       ),

@@ -6,7 +6,7 @@ mod sampler;
 mod speculative;
 
 pub use engine::*;
-pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, JsonOptions, Matcher, Whitespace};
+pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, JsonOptions, Matcher, Thinking, Whitespace};
 pub use sampler::*;
 pub use speculative::{SpeculationOptions, Speculator};
 

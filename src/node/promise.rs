@@ -1,8 +1,9 @@
-//! Promises settled from the owner thread.
+//! Promises settled from the owner thread, or from one of their own.
 //!
 //! libuv's pool would hold the exit of the process until the work ends, and moves work between threads, which MLX forbids.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
@@ -41,12 +42,13 @@ where
     }
 }
 
-/// Runs `work` slice by slice on the owner thread; the promise takes what `convert` makes of the result on the JavaScript thread.
-pub fn sliced<'env, T, J>(
+type Settle<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// A promise, and what settles it from any thread.
+fn deferred<'env, T, J>(
     env: &'env Env,
-    work: impl FnMut() -> Result<Slice<T>> + Send + 'static,
     convert: impl FnOnce(T) -> J + Send + 'static,
-) -> js::Result<Object<'env>>
+) -> js::Result<(Settle<T>, Object<'env>)>
 where
     T: Send + 'static,
     J: ToNapiValue + 'static,
@@ -59,6 +61,20 @@ where
             Err(error) => Err(rejection(&env, &error)),
         }));
     };
+    Ok((Box::new(settle), promise))
+}
+
+/// Runs `work` slice by slice on the owner thread; the promise takes what `convert` makes of the result on the JavaScript thread.
+pub fn sliced<'env, T, J>(
+    env: &'env Env,
+    work: impl FnMut() -> Result<Slice<T>> + Send + 'static,
+    convert: impl FnOnce(T) -> J + Send + 'static,
+) -> js::Result<Object<'env>>
+where
+    T: Send + 'static,
+    J: ToNapiValue + 'static,
+{
+    let (settle, promise) = deferred(env, convert)?;
     runtime::spawn(Sliced { work: Some(work), settle: Some(settle) });
     Ok(promise)
 }
@@ -82,4 +98,33 @@ where
         },
         convert,
     )
+}
+
+/// Runs `work` once on a thread of its own: for what takes long and needs no MLX, so that neither JavaScript nor the owner waits.
+pub fn aside<'env, T, J>(
+    env: &'env Env,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+    convert: impl FnOnce(T) -> J + Send + 'static,
+) -> js::Result<Object<'env>>
+where
+    T: Send + 'static,
+    J: ToNapiValue + 'static,
+{
+    let (settle, promise) = deferred(env, convert)?;
+    // What cannot start is settled here.
+    let settle = Arc::new(Mutex::new(Some(settle)));
+    let settle_once = |settle: &Mutex<Option<Settle<T>>>, result| {
+        if let Some(settle) = settle.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            settle(result);
+        }
+    };
+    let theirs = settle.clone();
+    let spawned = std::thread::Builder::new().name("mlx-node aside".into()).spawn(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_error(panic)));
+        settle_once(&theirs, outcome);
+    });
+    if let Err(error) = spawned {
+        settle_once(&settle, Err(Error::Internal(format!("a thread cannot be started: {error}"))));
+    }
+    Ok(promise)
 }

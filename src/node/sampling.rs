@@ -8,7 +8,7 @@ use super::ArrayHandle;
 use super::error as js;
 use super::grammar;
 use super::tokenizer::NativeTokenizer;
-use crate::generate::{self, FilterOrder, RequestOptions, SamplerOptions};
+use crate::generate::{self, FilterOrder, RequestOptions, SamplerOptions, Thinking};
 use crate::mlx::{Error, Result};
 
 /// Of a request and of `generateBatch`, checked and explained by `lib/sampling.ts`. What is left out has the default.
@@ -22,6 +22,8 @@ pub struct GenerateOptions {
     pub stop: Option<Vec<String>>,
     /// What the answer must fit: OpenAI's `response_format` as JSON.
     pub response_format: Option<String>,
+    /// It begins after the model's thinking.
+    pub format_after_thinking: Option<bool>,
     /// Each step's logits go through processors in JavaScript.
     pub processed: Option<bool>,
     /// Tokens that end the text; the model's own by default.
@@ -151,6 +153,12 @@ impl GenerateOptions {
     /// For a model that ends its texts with `eos`.
     pub(super) fn resolve(self, eos: &[i32], tokenizer: Option<&NativeTokenizer>) -> Result<RequestOptions> {
         let grammar = grammar::compiled(self.response_format.as_deref(), tokenizer)?;
+        let thinking = match tokenizer {
+            Some(tokenizer) if grammar.is_some() && self.format_after_thinking.unwrap_or(false) => {
+                Some(Thinking::of(&tokenizer.inner)?)
+            }
+            _ => None,
+        };
         let stop_tokens = match (self.ignore_eos.unwrap_or(false), &self.stop_token_ids) {
             (true, _) => &[],
             (false, Some(ids)) => ids.as_slice(),
@@ -162,6 +170,7 @@ impl GenerateOptions {
             sampler: self.sampler(stop_tokens)?,
             stop: self.stop.unwrap_or_default(),
             grammar,
+            thinking,
         })
     }
 

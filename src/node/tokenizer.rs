@@ -54,6 +54,14 @@ impl NativeTokenizer {
         Ok(self.inner.apply_chat_template(&parse("messages", &messages_json)?, &parse("options", &options_json)?)?)
     }
 
+    /// Compiles a format (OpenAI's `response_format` as JSON), and before the first reads the vocabulary for it. Requests that ask for
+    /// the format then begin at once.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn prepare_format<'env>(&self, env: &'env Env, format: String) -> js::Result<Object<'env>> {
+        let (grammars, tokenizer) = (self.grammars.clone(), self.inner.clone());
+        promise::aside(env, move || grammars.compiled(&format, &tokenizer), |_| ())
+    }
+
     /// Decodes ids one at a time without ever releasing half a character.
     #[napi]
     pub fn decode_stream(&self, skip_special_tokens: Option<bool>) -> NativeDecodeStream {

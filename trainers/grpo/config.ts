@@ -8,6 +8,25 @@ const positive = z.number().positive();
 const notNegative = z.number().min(0);
 const share = z.number().min(0).max(1);
 
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+const text = z.strictObject({ type: z.literal('text') });
+const jsonObject = z.strictObject({ type: z.literal('json_object') });
+const jsonSchema = z.strictObject({
+  type: z.literal('json_schema'),
+  json_schema: z.strictObject({
+    schema: z.union([z.custom<object>(isObject, 'must be a JSON schema'), z.boolean()]),
+    strict: z.boolean().nullish(),
+    name: z.string().optional(),
+    description: z.string().optional(),
+  }),
+});
+const regex = z.strictObject({ type: z.literal('regex'), regex: z.string() });
+const grammar = z.strictObject({
+  type: z.literal('grammar'),
+  grammar: z.strictObject({ syntax: z.enum(['lark', 'regex']), definition: z.string() }),
+});
+const responseFormatSchema = z.discriminatedUnion('type', [text, jsonObject, jsonSchema, regex, grammar]);
+
 /**
  * Options of GRPO, with the names, meaning and defaults of TRL 1.16. Defaults that differ: `gradientCheckpointing` (TRL: true; here
  * memory is saved by chunking the head first), `loggingSteps` (TRL: 10), `logCompletions` (TRL: false). There is one device
@@ -65,6 +84,12 @@ export const grpoConfigSchema = z.strictObject({
   minP: share.default(0),
   /** Divides the logits of tokens that are there already (multiplies negative ones); 1 is off. */
   repetitionPenalty: positive.default(1),
+  /** What every completion must fit, as in `generate()`: a JSON schema, an expression, a grammar. */
+  responseFormat: responseFormatSchema.optional(),
+  /** The same for an expression, which a completion matches from beginning to end; TRL's `vllm_structured_outputs_regex`. */
+  structuredOutputsRegex: z.string().min(1).optional(),
+  /** The format begins behind `</think>` where the model thinks first. */
+  formatAfterThinking: z.boolean().default(false),
   /** Variables of the chat template, such as { enableThinking: false }. */
   chatTemplateKwargs: z.record(z.string(), z.unknown()).default({}),
 
@@ -177,6 +202,13 @@ export function resolveGRPOConfig(input: GRPOConfig, numRewards?: number): Resol
   }
   if (numRewards !== undefined && config.rewardWeights !== undefined && config.rewardWeights.length !== numRewards) {
     problems.push(`rewardWeights has ${config.rewardWeights.length} entries for ${numRewards} rewards`);
+  }
+  if (config.responseFormat !== undefined && config.structuredOutputsRegex !== undefined) {
+    problems.push('responseFormat and structuredOutputsRegex say the same thing; give only one');
+  }
+  const formatted = config.responseFormat !== undefined || config.structuredOutputsRegex !== undefined;
+  if (config.formatAfterThinking && !formatted) {
+    problems.push('formatAfterThinking needs a format: responseFormat or structuredOutputsRegex');
   }
   if (config.adamBeta1 >= 1 || config.adamBeta2 >= 1) problems.push('adamBeta1 and adamBeta2 must be below 1');
   if (config.topEntropyQuantile === 0) problems.push('topEntropyQuantile 0 would train on nothing; 1 is off');

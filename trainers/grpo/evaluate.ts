@@ -1,5 +1,6 @@
 import type { LanguageModel } from '../../lib/model.js';
 import { rejectUnknownKeys } from '../../lib/options.js';
+import type { ResponseFormat } from '../../lib/request-options.js';
 import { resolveGRPOConfig } from './config.js';
 import { completionMetrics, nanMean } from './metrics.js';
 import { checkDataset, nameRewards, score } from './rewards.js';
@@ -19,6 +20,10 @@ export interface EvaluateOptions<Row extends GRPORow = GRPORow> {
   numGenerations?: number;
   seed?: number;
   chatTemplateKwargs?: Record<string, unknown>;
+  /** What every answer must fit. Default: any text. */
+  responseFormat?: ResponseFormat;
+  /** The format begins behind `</think>` where the model thinks first. Default false. */
+  formatAfterThinking?: boolean;
   trainerState?: TrainerState;
   signal?: AbortSignal;
   /** Prompts done and in all. */
@@ -40,6 +45,8 @@ const keys = [
   'numGenerations',
   'seed',
   'chatTemplateKwargs',
+  'responseFormat',
+  'formatAfterThinking',
   'trainerState',
   'signal',
   'onProgress',
@@ -59,6 +66,8 @@ export async function evaluate<Row extends GRPORow>(
   const config = resolveGRPOConfig({
     maxCompletionLength: options.maxCompletionLength ?? 512,
     chatTemplateKwargs: options.chatTemplateKwargs ?? {},
+    responseFormat: options.responseFormat,
+    formatAfterThinking: options.formatAfterThinking,
   });
   const named = nameRewards(options.rewards as readonly Reward[]);
   const promptIds = encodeDataset(model, dataset, config, 'dataset');

@@ -1,6 +1,8 @@
 import { MlxError } from '../../lib/errors.js';
 import type { LanguageModel } from '../../lib/model.js';
 import type { BatchProgress, TrainRow } from '../../lib/native-types.js';
+import { resolveRequest } from '../../lib/request-options.js';
+import type { RequestOptions } from '../../lib/request-options.js';
 import { withSignal } from '../../lib/signal.js';
 import type { ResolvedGRPOConfig } from './config.js';
 import type { GRPORow } from './types.js';
@@ -55,6 +57,16 @@ export function encodeDataset(
   });
 }
 
+/** The format that completions must fit; nothing where they are free. */
+export function completionFormat({
+  responseFormat,
+  structuredOutputsRegex: regex,
+  formatAfterThinking,
+}: ResolvedGRPOConfig): Pick<RequestOptions, 'responseFormat' | 'formatAfterThinking'> {
+  const format = responseFormat ?? (regex === undefined ? undefined : ({ type: 'regex', regex } as const));
+  return format === undefined ? {} : { responseFormat: format, formatAfterThinking };
+}
+
 /** Samples `numGenerations` completions for each prompt, all in one batch. */
 export async function rollout(
   model: LanguageModel,
@@ -73,9 +85,12 @@ export async function rollout(
     // TRL's penalty looks at the whole text, prompt included: 0 is all.
     repetitionContextSize: 0,
     seed,
+    ...resolveRequest(completionFormat(config), 'GRPOConfig'),
   };
+  const formatted = sampling.responseFormat !== undefined;
+  if (formatted) await model.tokenizer.prepareNative(sampling.responseFormat);
   const batch = await withSignal(signal, (cancel) =>
-    model.handle.generateBatch(promptIds, sampling, cancel, onProgress),
+    model.handle.generateBatch(promptIds, sampling, cancel, onProgress, formatted ? model.tokenizer.handle : undefined),
   );
   return {
     rows: batch.tokens.map((completionIds, i) => ({

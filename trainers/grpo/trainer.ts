@@ -15,7 +15,7 @@ import { evaluate } from './evaluate.js';
 import { completionMetrics, MetricStore, rewardMetrics } from './metrics.js';
 import { checkDataset, nameRewards, score } from './rewards.js';
 import type { NamedReward } from './rewards.js';
-import { encodeDataset, rollout } from './rollout.js';
+import { completionFormat, encodeDataset, rollout } from './rollout.js';
 import { RoundSampler } from './sampler.js';
 import { compareConfigs, readGRPOState, restoreWeights, stateVersion } from './state.js';
 import type { RunState, SavedState } from './state.js';
@@ -316,6 +316,7 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
       maxCompletionLength: this.config.maxCompletionLength,
       batchSize: this.config.perDeviceEvalBatchSize,
       chatTemplateKwargs: this.config.chatTemplateKwargs,
+      ...completionFormat(this.config),
       trainerState: this.#trainerState(),
       onProgress: ({ done, total }) => this.#progress('evaluate', done / total, `${done} of ${total} prompts`),
       ...(signal === undefined ? {} : { signal }),

@@ -2,18 +2,18 @@ import { ChatSession } from '../../chat/index.js';
 import type { ChatMessage, ChatModel, ChatSessionOptions, ChatStream, ContextShift } from '../../chat/index.js';
 import { templateMessages } from '../../chat/messages.js';
 import { MlxError } from '../../errors.js';
-import type { ResponseFormat, SpeculationOptions } from '../../request-options.js';
+import type { RequestOptions, SpeculationOptions } from '../../request-options.js';
 import type { ChatTemplateOptions } from '../../tokenizer.js';
 import { UsageError } from '../io.js';
 import { settingNames } from '../sampling.js';
 import type { Settings } from '../sampling.js';
 
-export interface ConversationOptions extends SpeculationOptions {
+export interface ConversationOptions
+  extends SpeculationOptions, Pick<RequestOptions, 'responseFormat' | 'formatAfterThinking'> {
   system?: string;
   maxContext?: number;
   contextShift: ContextShift;
   chatTemplateOptions?: ChatTemplateOptions;
-  responseFormat?: ResponseFormat | undefined;
   /** Of sampling. */
   settings: Settings;
 }

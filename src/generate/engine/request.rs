@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::mask::TokenMask;
-use crate::generate::{CompiledGrammar, SamplerOptions};
+use crate::generate::{CompiledGrammar, SamplerOptions, Thinking};
 use crate::mlx::{Error, Result};
 use crate::text::Tokenizer;
 
@@ -52,6 +52,8 @@ pub struct RequestOptions {
     pub sampler: SamplerOptions,
     /// What every sample must fit.
     pub grammar: Option<Arc<CompiledGrammar>>,
+    /// What may come before that.
+    pub thinking: Option<Thinking>,
 }
 
 impl Default for RequestOptions {
@@ -62,6 +64,7 @@ impl Default for RequestOptions {
             stop: Vec::new(),
             sampler: SamplerOptions::default(),
             grammar: None,
+            thinking: None,
         }
     }
 }
@@ -95,7 +98,11 @@ impl Request {
         if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| ends.is_empty()) {
             ends = tokenizer.eos_token_ids().iter().map(|&id| id as i32).collect();
         }
-        self.masks = grammar.masks(self.n, ends)?;
+        let thinking = match (&self.options.thinking, &self.tokenizer) {
+            (Some(thinking), Some(tokenizer)) => thinking.after(&self.prompt, tokenizer)?,
+            _ => None,
+        };
+        self.masks = grammar.masks(self.n, ends, thinking)?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Grammars for one tokenizer.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
@@ -45,23 +45,33 @@ impl GrammarCompiler {
         Ok(GrammarCompiler { factory, end, compiled: Mutex::default() })
     }
 
-    /// Compiles a grammar, or finds it among the last that were compiled.
+    /// Compiles a grammar, or finds it among the last that were compiled. Others are found meanwhile.
     pub fn compile(&self, grammar: &Grammar) -> Result<Arc<CompiledGrammar>> {
-        let mut kept = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = kept.iter().position(|(known, _)| known == grammar)
-            && let Some(entry) = kept.remove(place)
-        {
-            let compiled = entry.1.clone();
-            kept.push_back(entry);
+        if let Some(compiled) = self.find(grammar) {
             return Ok(compiled);
         }
         let parser = self.parse(grammar)?;
         let compiled = Arc::new(CompiledGrammar { parser: Mutex::new(parser), end: self.end });
+        let mut kept = self.kept();
         if kept.len() == KEPT {
             kept.pop_front();
         }
         kept.push_back((grammar.clone(), compiled.clone()));
         Ok(compiled)
+    }
+
+    /// A grammar that has been compiled, which then counts as the latest.
+    fn find(&self, grammar: &Grammar) -> Option<Arc<CompiledGrammar>> {
+        let mut kept = self.kept();
+        let place = kept.iter().position(|(known, _)| known == grammar)?;
+        let entry = kept.remove(place)?;
+        let compiled = entry.1.clone();
+        kept.push_back(entry);
+        Some(compiled)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Grammar, Arc<CompiledGrammar>)>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn parse(&self, grammar: &Grammar) -> Result<TokenParser> {

@@ -2,22 +2,34 @@
 
 use std::sync::Arc;
 
-use super::{CompiledGrammar, Matcher};
+use super::thinking::{Stage, ThinkingMask};
+use super::{CompiledGrammar, Matcher, Thinking};
 use crate::generate::TokenMask;
 use crate::mlx::Result;
 
 impl CompiledGrammar {
-    /// One mask for each of `count` rows; `ends` as in [`CompiledGrammar::matcher`].
-    pub fn masks(self: &Arc<Self>, count: usize, ends: Vec<i32>) -> Result<Vec<Box<dyn TokenMask>>> {
+    /// One mask for each of `count` rows; `ends` as in [`CompiledGrammar::matcher`]. With `thinking` the grammar begins after that.
+    pub fn masks(
+        self: &Arc<Self>,
+        count: usize,
+        ends: Vec<i32>,
+        thinking: Option<(Thinking, Stage)>,
+    ) -> Result<Vec<Box<dyn TokenMask>>> {
         // What can be wrong with them is found now, not when the rows begin.
         self.check_ends(&ends)?;
-        let mask = || GrammarMask { grammar: self.clone(), ends: ends.clone(), matcher: None };
-        Ok((0..count).map(|_| Box::new(mask()) as Box<dyn TokenMask>).collect())
+        let mask = || -> Box<dyn TokenMask> {
+            let mask = GrammarMask { grammar: self.clone(), ends: ends.clone(), matcher: None };
+            match &thinking {
+                Some((thinking, stage)) => Box::new(ThinkingMask::new(mask, thinking.clone(), *stage, ends.clone())),
+                None => Box::new(mask),
+            }
+        };
+        Ok((0..count).map(|_| mask()).collect())
     }
 }
 
 /// Begins with the row: one that waits holds no matcher.
-struct GrammarMask {
+pub(super) struct GrammarMask {
     grammar: Arc<CompiledGrammar>,
     ends: Vec<i32>,
     matcher: Option<Matcher>,

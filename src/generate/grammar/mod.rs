@@ -12,9 +12,11 @@ mod format;
 mod mask;
 mod matcher;
 mod schema;
+mod thinking;
 
 pub use compiler::{CompiledGrammar, GrammarCompiler};
 pub use matcher::Matcher;
+pub use thinking::Thinking;
 
 #[cfg(test)]
 mod tests;
