@@ -178,15 +178,16 @@ export class FakeHub {
   }
 
   async #send(request: IncomingMessage, response: ServerResponse, data: Buffer, fault: Fault): Promise<void> {
-    const from = /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1];
+    const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
     let body = data;
     response.setHeader('accept-ranges', 'bytes');
     if (from !== undefined && fault.ignoreRange !== true) {
       const start = Number(from);
       if (start >= data.length) return fail(response, 416, { 'content-range': `bytes */${data.length}` });
-      body = data.subarray(start);
+      const end = Math.min(data.length, to === '' ? data.length : Number(to) + 1);
+      body = data.subarray(start, end);
       response.statusCode = 206;
-      response.setHeader('content-range', `bytes ${start}-${data.length - 1}/${data.length}`);
+      response.setHeader('content-range', `bytes ${start}-${end - 1}/${data.length}`);
     }
     response.setHeader('content-length', String(body.length));
     if (request.method === 'HEAD') return void response.end();

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { lockText } from '../../lib/hub/lock.ts';
-import { findCached, snapshotDownload } from '../../lib/index.ts';
+import { createModel, findCached, loadModel, snapshotDownload, Tokenizer } from '../../lib/index.ts';
 import type { DownloadProgress, SnapshotDownloadOptions } from '../../lib/index.ts';
 import { etagOf, FakeHub, modelRepo, noise } from '../helpers/hub.ts';
 import { tempDir } from '../helpers/temp.ts';
@@ -351,5 +351,36 @@ describe('mistakes', () => {
     await snapshotDownload(id, { ...options, allowPatterns: '*' });
     expect(hub.fetched).not.toContain('evil.json');
     expect(existsSync(join(cacheDir, 'evil.json'))).toBe(false);
+  });
+});
+
+describe('a part of a model', () => {
+  it('is all that a tokenizer needs', async () => {
+    const folder = join(import.meta.dirname, '../../examples/tiny-qwen3');
+    const names = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'];
+    const files = Object.fromEntries(names.map((name) => [name, readFileSync(join(folder, name))]));
+    const { hub, cacheDir, options } = await setUp(files);
+    const where = { endpoint: hub.endpoint, cacheDir, token: false } as const;
+    const reports: DownloadProgress[] = [];
+    const tokenizer = await Tokenizer.load(id, { ...where, onProgress: (report) => reports.push(report) });
+    expect(tokenizer.encode('12+3=')).toEqual((await Tokenizer.load(folder)).encode('12+3='));
+    expect(hub.fetched.toSorted()).toEqual(['tokenizer.json', 'tokenizer_config.json']);
+    expect(reports.at(-1)!.loaded).toBe(reports.at(-1)!.total);
+    // It is no model yet.
+    expect(await findCached(id, { cacheDir })).toBeUndefined();
+    using fresh = await createModel(id, { ...where, seed: 3 });
+    expect(fresh.repoId).toBe(id);
+    expect(hub.fetched).toContain('config.json');
+    expect(hub.fetched).not.toContain('model.safetensors');
+    using model = await loadModel(id, where);
+    expect(model.numParameters).toBe(fresh.numParameters);
+    expect(hub.fetched.filter((name) => name === 'tokenizer.json')).toHaveLength(1);
+    await expect(Tokenizer.load('org/none', where)).rejects.toMatchObject({ code: 'ERR_MLX_HUB_NOT_FOUND' });
+    await expect(Tokenizer.load(id, { ...where, revison: 'x' } as object)).rejects.toThrow(/did you mean 'revision'/);
+    const signal = AbortSignal.abort('never');
+    await expect(Tokenizer.load(id, { ...options, maxWorkers: 2 } as object)).rejects.toThrow(
+      /unknown option|maxWorkers/,
+    );
+    await expect(Tokenizer.load(id, { ...where, signal })).rejects.toBe('never');
   });
 });
