@@ -237,6 +237,11 @@ export declare class NativeTokenizer {
    * the template knows).
    */
   applyChatTemplate(messagesJson: string, optionsJson: string): string
+  /**
+   * Compiles a format (OpenAI's `response_format` as JSON), and before the first reads the vocabulary for it. Requests that ask for
+   * the format then begin at once.
+   */
+  prepareFormat(format: string): Promise<void>
   /** Decodes ids one at a time without ever releasing half a character. */
   decodeStream(skipSpecialTokens?: boolean | undefined | null): NativeDecodeStream
   /** Ids that end a reply. */
@@ -602,6 +607,8 @@ export interface GenerateOptions {
   stop?: Array<string>
   /** What the answer must fit: OpenAI's `response_format` as JSON. */
   responseFormat?: string
+  /** It begins after the model's thinking. */
+  formatAfterThinking?: boolean
   /** Each step's logits go through processors in JavaScript. */
   processed?: boolean
   /** Tokens that end the text; the model's own by default. */

@@ -22,6 +22,9 @@ const { values: flags } = parseArgs({
 const maxTokens = Number(flags['max-tokens']);
 const trials = Number(flags.trials);
 
+const round = (value) => Number(value.toPrecision(3));
+const layerOf = (name) => Number(/layers\.(\d+)\./.exec(name)?.[1] ?? -1);
+
 /** Medians of decoding speed, plain and with `speculation`, of the ratio, and whether the greedy answers are the same. */
 async function compare(name, model, prompt, speculation, options = {}) {
   const common = { maxTokens, temperature: 0, enableThinking: false, ...options };
@@ -32,7 +35,6 @@ async function compare(name, model, prompt, speculation, options = {}) {
   for (const more of [{}, speculation]) await speed({ ...more, maxTokens: 8 });
   const rounds = [];
   for (let trial = 0; trial < trials; trial++) rounds.push([await speed({}), await speed(speculation)]);
-  const round = (value) => Number(value.toPrecision(3));
   const { draftTokens, acceptanceRate } = rounds[0][1].guesses;
   console.log(
     JSON.stringify({
@@ -95,7 +97,6 @@ async function built() {
   for (const depth of [1, 2, 4, 8]) {
     const small = folder(depth);
     const all = [...weights.parameters()];
-    const layerOf = (name) => Number(/layers\.(\d+)\./.exec(name)?.[1] ?? -1);
     const silent = (name) => layerOf(name) >= depth && /(o_proj|down_proj)\.weight$/.test(name);
     const target = all.map(([name, value]) => [name, silent(name) ? mx.zeros(value.shape) : value]);
     await mx.saveSafetensors(join(large, 'model.safetensors'), Object.fromEntries(target));

@@ -113,7 +113,7 @@ describe('GRPO on a real model', () => {
     for (const text of seen) expect(text).toMatch(/^[x-z]{2,4}$/);
     expect(new Set(seen).size).toBeGreaterThan(4);
     const responseFormat = { type: 'regex', regex: 'ab|ba' } as const;
-    const { samples } = await evaluate(model, { dataset, rewards: [watch], responseFormat });
+    const { samples } = await evaluate(model, { dataset, rewards: [watch], responseFormat, maxCompletionLength: 8 });
     for (const { completion } of samples) expect(['ab', 'ba']).toContain(completion);
   });
 

@@ -137,8 +137,8 @@ export class RangeDownload {
       }
     };
     const more = (): void => {
-      while (this.#proven && failure === undefined && this.#next < this.#ranges.length && spare.take())
-        workers.add(work().finally(() => spare.give()));
+      if (!this.#proven || failure !== undefined) return;
+      while (this.#next < this.#ranges.length && spare.take()) workers.add(work().finally(() => spare.give()));
     };
     try {
       workers.add(work());
@@ -205,17 +205,17 @@ export class RangeDownload {
   /** Hashes what is there from the beginning on, while the rest is on its way. */
   #hashOn(): void {
     const first = this.#ranges.find(({ at, end }) => at < end);
-    const end = first?.at ?? this.#file.size;
-    const hash = this.#hash;
-    if (hash === undefined) return;
-    this.#hashing = this.#hashing.then(async () => {
-      if (end <= this.#hashed) return;
-      const options = { start: this.#hashed, end: end - 1, highWaterMark: 1 << 20, signal: this.context.signal };
-      for await (const chunk of createReadStream(this.part, options)) hash.update(chunk as Buffer);
-      this.#hashed = end;
-    });
+    this.#hashing = this.#hashTo(this.#hashing, first?.at ?? this.#file.size);
     // It is awaited at the end.
     this.#hashing.catch(() => undefined);
+  }
+
+  async #hashTo(before: Promise<void>, end: number): Promise<void> {
+    await before;
+    if (this.#hash === undefined || end <= this.#hashed) return;
+    const options = { start: this.#hashed, end: end - 1, highWaterMark: 1 << 20, signal: this.context.signal };
+    for await (const chunk of createReadStream(this.part, options)) this.#hash.update(chunk as Buffer);
+    this.#hashed = end;
   }
 }
 

@@ -45,10 +45,7 @@ where
 type Settle<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// A promise, and what settles it from any thread.
-fn deferred<'env, T, J>(
-    env: &'env Env,
-    convert: impl FnOnce(T) -> J + Send + 'static,
-) -> js::Result<(Settle<T>, Object<'env>)>
+fn deferred<'env, T, J>(env: &'env Env, convert: impl FnOnce(T) -> J + Send + 'static) -> js::Result<(Settle<T>, Object<'env>)>
 where
     T: Send + 'static,
     J: ToNapiValue + 'static,

@@ -8,13 +8,14 @@ const positive = z.number().positive();
 const notNegative = z.number().min(0);
 const share = z.number().min(0).max(1);
 
-const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isSchema = (value: unknown): boolean =>
+  typeof value === 'boolean' || (typeof value === 'object' && value !== null && !Array.isArray(value));
 const text = z.strictObject({ type: z.literal('text') });
 const jsonObject = z.strictObject({ type: z.literal('json_object') });
 const jsonSchema = z.strictObject({
   type: z.literal('json_schema'),
   json_schema: z.strictObject({
-    schema: z.union([z.custom<object>(isObject, 'must be a JSON schema'), z.boolean()]),
+    schema: z.custom<object | boolean>(isSchema, 'must be a JSON schema'),
     strict: z.boolean().nullish(),
     name: z.string().optional(),
     description: z.string().optional(),
