@@ -4,6 +4,7 @@ mod base;
 mod config;
 mod decoder;
 mod experts;
+mod gguf;
 mod lora;
 mod model;
 mod moe_config;

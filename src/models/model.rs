@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::lora::Adapter;
 use super::weights::{self, read_json, write_json};
-use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig, experts};
+use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig, experts, gguf};
+use crate::mlx::io::is_gguf;
 use crate::mlx::io::safetensors::Source;
 use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};
 
@@ -27,14 +28,16 @@ pub struct Model {
     pub(super) adapter: Option<Adapter>,
 }
 
-/// Loads a checkpoint folder. `progress` hears of bytes read and bytes in all; returning an error from it stops the loading.
+/// Loads a checkpoint folder, or a file in GGUF. `progress` hears of bytes read and bytes in all; returning an error from it stops the loading.
 pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
-    let dtype = options.dtype.unwrap_or(if device() == "gpu" { Dtype::Bfloat16 } else { Dtype::Float32 });
-    if !matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16) {
-        return Err(Error::Dtype(format!("models can be held in float32, float16 or bfloat16, not {}", dtype.name())));
+    if is_gguf(dir) {
+        return gguf::open(dir, options, progress);
     }
+    let dtype = options.dtype.unwrap_or(if device() == "gpu" { Dtype::Bfloat16 } else { Dtype::Float32 });
+    check_dtype(dtype)?;
     if !dir.is_dir() {
-        return Err(Error::load(dir, "there is no such folder; a model is a folder with config.json and safetensors files"));
+        let wanted = "a model is a folder with config.json and safetensors files, or a .gguf file";
+        return Err(Error::load(dir, format!("there is no such folder; {wanted}")));
     }
     let file = dir.join("config.json");
     let config_json = read_json(&file)?;
@@ -46,7 +49,14 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     Ok(Model { net, config_json, generation_config, dtype, adapter: None })
 }
 
-fn parse(config_json: &Value, file: &Path) -> Result<(&'static Architecture, ModelConfig)> {
+pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
+    if matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16) {
+        return Ok(());
+    }
+    Err(Error::Dtype(format!("models can be held in float32, float16 or bfloat16, not {}", dtype.name())))
+}
+
+pub(super) fn parse(config_json: &Value, file: &Path) -> Result<(&'static Architecture, ModelConfig)> {
     let model_type = config_json.get("model_type").and_then(Value::as_str).ok_or_else(|| {
         Error::Config(format!("{}: model_type is missing; it must name the architecture, as in \"qwen3\"", file.display()))
     })?;

@@ -2,6 +2,7 @@
 
 mod detokenizer;
 mod files;
+mod gguf;
 mod json;
 mod template;
 mod tokenizer;

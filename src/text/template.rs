@@ -53,13 +53,19 @@ impl ChatTemplates {
             }
         }
         if sources.is_empty() {
-            sources = Self::from_config(config.get("chat_template").unwrap_or(&Value::Null))
-                .map_err(|found| Error::load(config_path, format!("chat_template {found}")))?;
+            return Self::from_config(config_path, config);
         }
         Ok(Self { sources })
     }
 
-    fn from_config(value: &Value) -> std::result::Result<BTreeMap<String, String>, String> {
+    /// What `tokenizer_config.json` says.
+    pub fn from_config(path: &Path, config: &Map<String, Value>) -> Result<Self> {
+        let sources = Self::parse(config.get("chat_template").unwrap_or(&Value::Null))
+            .map_err(|found| Error::load(path, format!("chat_template {found}")))?;
+        Ok(Self { sources })
+    }
+
+    fn parse(value: &Value) -> std::result::Result<BTreeMap<String, String>, String> {
         match value {
             Value::Null => Ok(BTreeMap::new()),
             Value::String(source) => Ok(BTreeMap::from([("default".to_string(), source.clone())])),

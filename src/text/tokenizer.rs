@@ -1,13 +1,15 @@
 //! A model's tokenizer, read from the files beside its weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, DecoderWrapper};
 
 use super::detokenizer::push_token_bytes;
 use super::files::{broken_json, describe, read, read_object};
+use super::gguf;
 use super::template::ChatTemplates;
+use crate::mlx::io::is_gguf;
 use crate::mlx::{Error, Result};
 
 /// The special tokens that have a name, as transformers calls them.
@@ -22,6 +24,8 @@ pub struct Tokenizer {
     special_tokens: Map<String, Value>,
     eos_token_ids: Vec<u32>,
     pad_token_id: Option<u32>,
+    /// `tokenizer_config.json`, where it was made up from other things.
+    config: Option<Map<String, Value>>,
 }
 
 impl Tokenizer {
@@ -30,31 +34,66 @@ impl Tokenizer {
     /// `generation_config.json` and `config.json` for the end-of-text ids.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        let mut inner = read_tokenizer(dir)?;
-        // These belong to training corpora; transformers turns them off unless a call asks for them.
-        let pad_token = inner.get_padding().map(|padding| padding.pad_token.clone());
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| Error::load(dir.join("tokenizer.json"), error.to_string()))?;
-
+        if is_gguf(dir) {
+            return Self::from_gguf(dir);
+        }
+        let path = dir.join("tokenizer.json");
+        let inner = parse_tokenizer(&path, &read_tokenizer(dir, &path)?)?;
         let config_path = dir.join("tokenizer_config.json");
         let mut config = read_object(&config_path)?;
         if !config.contains_key("added_tokens_decoder") {
             // Older checkpoints keep the names of their special tokens apart.
             config.extend(read_object(&dir.join("special_tokens_map.json"))?);
         }
-        let mut special_tokens = add_tokens(&mut inner, &config).map_err(|message| Error::load(&config_path, message))?;
+        let templates = ChatTemplates::load(dir, &config_path, &config)?;
+        let mut ids = Vec::new();
+        for name in ["generation_config.json", "config.json"] {
+            let path = dir.join(name);
+            let config = read_object(&path)?;
+            ids.push((path, config));
+        }
+        Self::assemble(inner, &path, &config, &config_path, templates, &ids)
+    }
+
+    /// The tokenizer in a file of llama.cpp's format.
+    fn from_gguf(path: &Path) -> Result<Self> {
+        let (tokenizer, config) = gguf::files(path)?;
+        let inner = parse_tokenizer(path, tokenizer.to_string().as_bytes())?;
+        let templates = ChatTemplates::from_config(path, &config)?;
+        Ok(Self { config: Some(config.clone()), ..Self::assemble(inner, path, &config, path, templates, &[])? })
+    }
+
+    /// `tokenizer.json` and `tokenizer_config.json` of a tokenizer that was not read from such files.
+    pub fn files(&self) -> Result<Option<[(&'static str, String); 2]>> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let failed = |error: String| Error::Internal(format!("the tokenizer cannot be written: {error}"));
+        let tokenizer = self.inner.to_string(false).map_err(|error| failed(error.to_string()))?;
+        let config = serde_json::to_string_pretty(config).map_err(|error| failed(error.to_string()))?;
+        Ok(Some([("tokenizer.json", tokenizer), ("tokenizer_config.json", config)]))
+    }
+
+    fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        path: &Path,
+        config: &Map<String, Value>,
+        config_path: &Path,
+        templates: ChatTemplates,
+        ids: &[(PathBuf, Map<String, Value>)],
+    ) -> Result<Self> {
+        // These belong to training corpora; transformers turns them off unless a call asks for them.
+        let pad_token = inner.get_padding().map(|padding| padding.pad_token.clone());
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::load(path, error.to_string()))?;
+        let mut special_tokens = add_tokens(&mut inner, config).map_err(|message| Error::load(config_path, message))?;
         if let Some(token) = pad_token.filter(|token| inner.token_to_id(token).is_some()) {
             special_tokens.entry("pad_token").or_insert(Value::String(token));
         }
-        let templates = ChatTemplates::load(dir, &config_path, &config)?;
 
         let id_of = |name: &str| special_tokens.get(name).and_then(Value::as_str).and_then(|token| inner.token_to_id(token));
         let mut eos_token_ids = Vec::from_iter(id_of("eos_token"));
         let mut pad_token_id = id_of("pad_token");
-        for name in ["generation_config.json", "config.json"] {
-            let path = dir.join(name);
-            let config = read_object(&path)?;
-            let ids = |key: &str| token_ids(&config, key).map_err(|message| Error::load(&path, message));
+        for (path, config) in ids {
+            let ids = |key: &str| token_ids(config, key).map_err(|message| Error::load(path, message));
             for id in ids("eos_token_id")? {
                 if !eos_token_ids.contains(&id) {
                     eos_token_ids.push(id);
@@ -63,7 +102,7 @@ impl Tokenizer {
             let pad = ids("pad_token_id")?;
             pad_token_id = pad_token_id.or(pad.first().copied());
         }
-        Ok(Self { inner, templates, special_tokens, eos_token_ids, pad_token_id })
+        Ok(Self { inner, templates, special_tokens, eos_token_ids, pad_token_id, config: None })
     }
 
     /// The ids of a text. Special tokens written in the text (`<|im_start|>`) are recognised; `add_special_tokens` lets the
@@ -172,24 +211,27 @@ impl Tokenizer {
     }
 }
 
-fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
+fn read_tokenizer(dir: &Path, path: &Path) -> Result<Vec<u8>> {
     if !dir.is_dir() {
         return Err(Error::load(dir, "is not a folder: pass the folder that holds tokenizer.json"));
     }
-    let path = dir.join("tokenizer.json");
-    let Some(bytes) = read(&path)? else {
-        return Err(Error::load(
-            &path,
+    read(path)?.ok_or_else(|| {
+        Error::load(
+            path,
             "not found. A tokenizer in this format is needed; where a model has only vocab.json and merges.txt, write it with \
              transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-        ));
-    };
-    if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
-        return Err(Error::load(&path, broken_json(bytes.len(), &broken)));
+        )
+    })
+}
+
+/// `path` is where the text of `tokenizer.json` came from.
+fn parse_tokenizer(path: &Path, bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
+    if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+        return Err(Error::load(path, broken_json(bytes.len(), &broken)));
     }
     // The tokenizers crate panics on some files, for example on a decoder nested a thousand levels deep.
-    let refused = |reason: String| Error::load(&path, format!("is not a tokenizer that this version can read: {reason}"));
-    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(&bytes)) {
+    let refused = |reason: String| Error::load(path, format!("is not a tokenizer that this version can read: {reason}"));
+    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Ok(read) => read.map_err(|error| refused(error.to_string())),
         Err(_) => Err(refused("the tokenizers library failed on it".into())),
     }

@@ -12,6 +12,7 @@ pub mod safetensors;
 mod save;
 
 pub use atomic::write_atomically;
+pub use gguf::{GgufFile, GgufTensor};
 pub use load::{LoadOptions, Loader, load};
 pub use save::{SaveOptions, Saver, save};
 
@@ -57,6 +58,11 @@ impl Format {
             ))
         })
     }
+}
+
+/// Whether a path names a file of llama.cpp's format, and no folder.
+pub fn is_gguf(path: &Path) -> bool {
+    Format::of(path).is_ok_and(|format| format == Format::Gguf) && !path.is_dir()
 }
 
 /// A value beside the arrays of a file.

@@ -5,6 +5,7 @@
 
 mod header;
 mod quants;
+mod values;
 mod write;
 
 pub(super) use write::{check, header, pad};
@@ -18,6 +19,7 @@ use half::f16;
 use self::header::{Header, Tensor};
 use super::load::{ArrayFile, Buffer, array_from, open_file};
 use super::{Metadata, Progress};
+use crate::mlx::ops::{Quantization, QuantizationMode, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result};
 
 /// How the elements of a tensor are stored.
@@ -65,7 +67,15 @@ impl Kind {
     }
 }
 
-pub(super) struct GgufFile {
+/// A tensor as a model takes it.
+pub enum GgufTensor {
+    Plain(Array),
+    /// Codes with float16 scales and biases, affine in groups of 32.
+    Packed(Quantized, Quantization),
+}
+
+/// A file whose header has been read and checked.
+pub struct GgufFile {
     path: PathBuf,
     file: File,
     buffer: Buffer,
@@ -80,6 +90,33 @@ impl GgufFile {
         let Header { tensors, metadata } = header::read(&file, size).map_err(|reason| Error::load(path, reason))?;
         let buffer = Buffer::new(tensors.iter().map(|tensor| tensor.length).max().unwrap_or(0));
         Ok(GgufFile { path: path.to_path_buf(), file, buffer, tensors, metadata, next: 0 })
+    }
+
+    /// Names, shapes (slowest axis first) and bytes of the tensors, in the file's order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &[i32], u64)> {
+        self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.length))
+    }
+
+    /// A value of the metadata.
+    pub fn value(&self, key: &str) -> Option<&Metadata> {
+        self.metadata.iter().find_map(|(name, value)| (name == key).then_some(value))
+    }
+
+    /// The next tensor in the file's order, `None` after the last.
+    pub fn read_next(&mut self) -> Result<Option<GgufTensor>> {
+        let kind = self.tensors.get(self.next).map(|tensor| tensor.kind);
+        let Some(arrays) = self.next(&mut Progress::default())? else { return Ok(None) };
+        let mut arrays = arrays.into_iter().map(|(_, array)| array);
+        let (Some(weight), rest) = (arrays.next(), [arrays.next(), arrays.next()]) else {
+            return Err(Error::Internal("a GGUF tensor gave no array".into()));
+        };
+        Ok(Some(match (kind, rest) {
+            (Some(Kind::Packed(packed)), [Some(scales), biases]) => {
+                let how = Quantization::new(QuantizationMode::Affine, Some(quants::BLOCK as i32), Some(packed.bits()))?;
+                GgufTensor::Packed(Quantized { weight, scales, biases }, how)
+            }
+            _ => GgufTensor::Plain(weight),
+        }))
     }
 }
 
