@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { copyFile, mkdir, open, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errorText, MlxError } from './errors.js';
@@ -17,6 +17,11 @@ export const tokenizerFiles: readonly string[] = [
   'chat_template.jinja',
   'chat_template.json',
 ];
+
+/** Whether a path is a model in one file of llama.cpp's format. */
+export function isGguf(path: string): boolean {
+  return /\.gguf$/i.test(path) && statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+}
 
 export async function copyTokenizerFiles(from: string, to: string): Promise<void> {
   for (const name of tokenizerFiles) {

@@ -6,6 +6,7 @@
  * @document ../docs/arrays.md
  * @document ../docs/generation.md
  * @document ../docs/hub.md
+ * @document ../docs/gguf.md
  * @document ../docs/caches.md
  * @document ../docs/chat.md
  * @document ../docs/cli.md

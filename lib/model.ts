@@ -9,7 +9,7 @@ import type { LayerCache } from './cache/base.js';
 import { templateMessages } from './chat/messages.js';
 import type { ChatMessage } from './chat/messages.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
-import { copyTokenizerFiles, tokenizerFiles, writeFolder } from './files.js';
+import { copyTokenizerFiles, isGguf, tokenizerFiles, writeFolder } from './files.js';
 import { isRepoId } from './hub/repo.js';
 import { resolveModel } from './hub/resolve.js';
 import type { DownloadProgress } from './hub/progress.js';
@@ -158,7 +158,7 @@ export class LanguageModel {
     if (this.#tokenizer === null) {
       throw new MlxError(
         'ERR_MLX_LOAD',
-        `${this.path}: the checkpoint has no tokenizer.json, so only token ids can go in and out`,
+        `${this.path}: the checkpoint has no tokenizer, so only token ids can go in and out`,
       );
     }
     return this.#tokenizer;
@@ -382,12 +382,17 @@ export class LanguageModel {
   /** @internal */
   async writeTo(dir: string): Promise<void> {
     await this.handle.save(dir);
-    await copyTokenizerFiles(this.path, dir);
+    await this.#writeTokenizer(dir);
+  }
+
+  async #writeTokenizer(dir: string): Promise<void> {
+    if (this.#tokenizer === null) await copyTokenizerFiles(this.path, dir);
+    else await this.#tokenizer.writeTo(dir, this.path);
   }
 
   async #writeAdapter(dir: string): Promise<void> {
     await this.handle.saveAdapter(dir, this.repoId ?? resolve(this.path));
-    await copyTokenizerFiles(this.path, dir);
+    await this.#writeTokenizer(dir);
   }
 
   /** Frees the weights. Safe to call twice; using the model afterwards throws ERR_MLX_DISPOSED. */
@@ -422,7 +427,7 @@ export type AnyModel = Qwen2Model | Qwen2MoeModel | Qwen3Model | Qwen3MoeModel;
 /** The class of the model's type, with the folder's tokenizer where it has one. */
 async function withTokenizer(handle: NativeModel, path: string, repoId?: string): Promise<LanguageModel> {
   try {
-    const tokenizer = existsSync(join(path, 'tokenizer.json')) ? await Tokenizer.load(path) : null;
+    const tokenizer = native().NativeTokenizer.isAt(path) ? await Tokenizer.load(path) : null;
     return new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path, repoId);
   } catch (error) {
     handle.dispose();
@@ -471,8 +476,9 @@ export async function createModel(pathOrId: string, options: CreateOptions = {})
 
 /**
  * Loads a checkpoint in the Hugging Face layout: config.json, safetensors weights and, unless only token ids will be used,
- * tokenizer.json. `pathOrId` is a folder, or the name of a model on the hub, which is taken from the cache that Python's tools use
- * too, and downloaded into it where that is needed and allowed.
+ * tokenizer.json. `pathOrId` is a folder, a .gguf file of llama.cpp, or the name of a model on the hub, which is taken from the cache
+ * that Python's tools use too, and downloaded into it where that is needed and allowed. The blocks of a .gguf file that MLX computes
+ * with (Q4_0, Q4_1, Q8_0) stay packed; others become `dtype`, which is then float16 on a GPU unless it is given.
  *
  * @example
  * using model = await loadModel('Qwen/Qwen3-0.6B');         // Node 24; on Node 20 and 22 call model.dispose() when done
@@ -490,7 +496,7 @@ export async function loadModel(pathOrId: string, options: LoadOptions = {}): Pr
       : { onProgress: (progress: DownloadProgress) => onProgress({ phase: 'download', ...progress }) }),
   };
   const { path, repoId } = await resolveModel(pathOrId, hub);
-  if (!existsSync(join(path, 'config.json'))) {
+  if (!isGguf(path) && !existsSync(join(path, 'config.json'))) {
     throw new MlxError(
       'ERR_MLX_LOAD',
       existsSync(join(path, 'adapter_config.json'))

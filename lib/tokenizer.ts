@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { guard, MlxError, wrapNativeError } from './errors.js';
-import { tokenizerFiles } from './files.js';
+import { copyTokenizerFiles, isGguf, tokenizerFiles } from './files.js';
 import type { DownloadProgress } from './hub/progress.js';
 import { resolveModel } from './hub/resolve.js';
 import { hubKeys } from './hub/snapshot.js';
@@ -64,7 +65,7 @@ export class Tokenizer {
 
   /**
    * Loads `tokenizer.json` and `tokenizer_config.json` of a checkpoint folder, or of a model on the hub, of which it fetches only the files of
-   * the tokenizer.
+   * the tokenizer; or the tokenizer in a .gguf file.
    *
    * @example
    * const tokenizer = await Tokenizer.load('Qwen/Qwen3-0.6B');
@@ -73,7 +74,7 @@ export class Tokenizer {
     rejectUnknownKeys(options, ['onProgress', 'signal', ...hubKeys], 'Tokenizer.load()');
     const { path } = await resolveModel(pathOrId, { ...options, allowPatterns: tokenizerFiles });
     options.signal?.throwIfAborted();
-    if (!existsSync(join(path, 'tokenizer.json'))) {
+    if (!isGguf(path) && !existsSync(join(path, 'tokenizer.json'))) {
       throw new MlxError('ERR_MLX_LOAD', `${pathOrId}: there is no tokenizer.json; a tokenizer needs that file.`);
     }
     try {
@@ -81,6 +82,13 @@ export class Tokenizer {
     } catch (error) {
       throw wrapNativeError(error);
     }
+  }
+
+  /** @internal Puts the files of the tokenizer of a model at `from` into a folder. */
+  async writeTo(dir: string, from: string): Promise<void> {
+    if (!isGguf(from)) return await copyTokenizerFiles(from, dir);
+    const files = guard(() => this.#native.files());
+    for (let i = 0; i < files.length; i += 2) await writeFile(join(dir, files[i]!), `${files[i + 1]!}\n`);
   }
 
   /** Token ids of `text`. `addSpecialTokens` (default true) adds what the tokenizer's own post-processor adds; Qwen's adds nothing. */

@@ -31,6 +31,7 @@ const pins = [
   'mlx-lm==0.32.2',
   process.platform === 'darwin' ? 'mlx==0.32.4' : 'mlx[cpu]==0.32.4',
   'transformers==5.23.0',
+  'gguf==0.19.0',
 ];
 
 /**

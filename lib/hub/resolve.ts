@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { MlxError } from '../errors.js';
+import { isGguf } from '../files.js';
 import { isRepoId } from './repo.js';
 import { snapshotDownload } from './snapshot.js';
 import type { HubOptions, SnapshotDownloadOptions } from './snapshot.js';
@@ -17,16 +18,16 @@ export const isFolder = async (path: string): Promise<boolean> =>
     () => false,
   );
 
-/** The folder that `pathOrId` names: itself, when there is such a folder, else the hub's model of that name, downloaded if need be. */
+/** The folder that `pathOrId` names: itself, when there is such a folder or .gguf file, else the hub's model of that name, downloaded if need be. */
 export async function resolveModel(
   pathOrId: string,
   options: HubOptions & Pick<SnapshotDownloadOptions, 'allowPatterns' | 'onProgress' | 'signal'> = {},
 ): Promise<Resolved> {
-  if (await isFolder(pathOrId)) return { path: pathOrId };
+  if (isGguf(pathOrId) || (await isFolder(pathOrId))) return { path: pathOrId };
   if (!isRepoId(pathOrId)) {
     throw new MlxError(
       'ERR_MLX_LOAD',
-      `${pathOrId}: there is no such folder. Give a folder with config.json and *.safetensors, or the name of a model on the hub ('Qwen/Qwen3-0.6B').`,
+      `${pathOrId}: there is no such folder. Give a folder with config.json and *.safetensors, a .gguf file, or the name of a model on the hub ('Qwen/Qwen3-0.6B').`,
     );
   }
   try {

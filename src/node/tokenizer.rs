@@ -22,7 +22,7 @@ pub struct NativeTokenizer {
 
 #[napi]
 impl NativeTokenizer {
-    /// Reads `tokenizer.json` and its companions from a checkpoint folder.
+    /// Reads `tokenizer.json` and its companions from a checkpoint folder, or the tokenizer in a GGUF file.
     #[napi(ts_return_type = "Promise<NativeTokenizer>")]
     pub fn load<'env>(env: &'env Env, dir: String) -> js::Result<Object<'env>> {
         let dir = PathBuf::from(dir);
@@ -31,6 +31,19 @@ impl NativeTokenizer {
             move || Tokenizer::load(&dir),
             |inner| NativeTokenizer { inner: Arc::new(inner), grammars: Grammars::default() },
         )
+    }
+
+    /// Whether a folder or a GGUF file has a tokenizer.
+    #[napi]
+    pub fn is_at(path: String) -> js::Result<bool> {
+        Ok(Tokenizer::is_at(&PathBuf::from(path))?)
+    }
+
+    /// The files that describe a tokenizer that was not read from such files (but from GGUF): names and texts in turn.
+    #[napi]
+    pub fn files(&self) -> js::Result<Vec<String>> {
+        let files = self.inner.files()?.into_iter().flatten();
+        Ok(files.flat_map(|(name, text)| [name.to_string(), text]).collect())
     }
 
     #[napi]

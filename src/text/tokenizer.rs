@@ -55,6 +55,11 @@ impl Tokenizer {
         Self::assemble(inner, &path, &config, &config_path, templates, &ids)
     }
 
+    /// Whether there is one to load: `tokenizer.json` in a folder, or what a GGUF file calls one.
+    pub fn is_at(path: &Path) -> Result<bool> {
+        if is_gguf(path) { gguf::is_in(path) } else { Ok(path.join("tokenizer.json").exists()) }
+    }
+
     /// The tokenizer in a file of llama.cpp's format.
     fn from_gguf(path: &Path) -> Result<Self> {
         let (tokenizer, config) = gguf::files(path)?;
