@@ -17,8 +17,8 @@ let peer: Peer;
 
 /** The paths of a checkpoint as GGUF, and of the folder with the numbers that its blocks stand for. */
 function write(checkpoint: string, kind: string, tokenizer?: string): { file: string; plain: string } {
-  const file = join(folder, `${checkpoint}-${kind}.gguf`);
-  const plain = join(folder, `${checkpoint}-${kind}`);
+  const name = `${checkpoint}-${kind}${tokenizer === undefined ? '' : '-with-tokenizer'}`;
+  const [file, plain] = [join(folder, `${name}.gguf`), join(folder, name)];
   if (!existsSync(plain)) {
     const script = join(import.meta.dirname, 'peers/write_gguf.py');
     const args = [script, join(golden, checkpoint), kind, file, plain, ...(tokenizer === undefined ? [] : [tokenizer])];
@@ -43,7 +43,7 @@ describe('logits are those of the numbers in the blocks', () => {
     ['qwen3', 'F16'],
     ['qwen3_untied_sharded', 'Q8_0'],
     ['qwen2', 'Q8_0'],
-    ['qwen3_yarn', 'Q4_0'],
+    ['qwen3_yarn_default', 'Q4_0'],
     ['qwen3_moe_all', 'Q4_1'],
     ['qwen2_moe', 'Q8_0'],
   ])('%s in %s', async (checkpoint, kind) => {
@@ -56,12 +56,11 @@ describe('logits are those of the numbers in the blocks', () => {
       const scale = Math.max(...want.map(Math.abs));
       const worst = Math.max(...found.map((value, i) => Math.abs(value - want[i]!)));
       expect(worst / scale).toBeLessThan(kind.startsWith('Q') ? 1e-4 : 1e-6);
-      const { file: exact } = write(checkpoint, 'F32');
-      const original = await loadModel(exact);
-      const moved = logits(original).some((value, i) => Math.abs(value - want[i]!) > 1e-3 * scale);
+      if (!kind.startsWith('Q')) return;
+      // The blocks do round: a model that was not packed would be seen.
+      const original = await loadModel(write(checkpoint, 'F32').file);
+      expect(logits(original).some((value, i) => Math.abs(value - want[i]!) > 1e-3 * scale)).toBe(true);
       original.dispose();
-      // The blocks do round, so that a model that was not packed would be seen.
-      expect(moved).toBe(kind.startsWith('Q'));
     } finally {
       model.dispose();
       numbers.dispose();

@@ -119,6 +119,18 @@ fn configs(file: &GgufFile, path: &Path) -> Result<(Value, Value)> {
         if let Some(length) = file.integer(&format!("{prefix}.rope.scaling.original_context_length"))? {
             scaling.insert("original_max_position_embeddings".into(), json!(length));
         }
+        for (theirs, ours) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
+            if let Some(value) = file.number(&format!("{prefix}.rope.scaling.{theirs}"))? {
+                scaling.insert(ours.into(), json!(value));
+            }
+        }
+        // These change what llama.cpp computes in ways of its own.
+        for theirs in ["attn_factor", "yarn_attn_factor", "yarn_ext_factor", "yarn_log_multiplier"] {
+            let key = format!("{prefix}.rope.scaling.{theirs}");
+            if file.value(&key).is_some() {
+                return Err(file.wrong(&key, "absent: this scaling of attention is not supported"));
+            }
+        }
         config.insert("rope_scaling".into(), Value::Object(scaling));
     }
     let mut ends: Vec<i64> = Vec::new();

@@ -6,7 +6,6 @@ Rows that blocks do not fill stay F32, as llama.cpp's converter has it.
 
 import json
 import pathlib
-import shutil
 import sys
 
 import gguf
@@ -100,4 +99,7 @@ writer.write_tensors_to_file()
 writer.close()
 plain.mkdir(parents=True)
 save_file(numbers, plain / "model.safetensors")
-shutil.copy(source / "config.json", plain / "config.json")
+if experts:
+    # llama.cpp has it in the code of the architecture.
+    config["norm_topk_prob"] = name == "qwen3moe"
+(plain / "config.json").write_text(json.dumps(config))
