@@ -150,12 +150,17 @@ export declare class NativeModel {
   get numTrainable(): number
   get vocabSize(): number
   get contextLength(): number
+  /** Experts that each token uses in the layers that have them; null where no layer has. */
+  get numExpertsPerTok(): number | null
+  /** Weight of the load-balancing loss by the model's own configuration; null where no layer has experts. */
+  get routerAuxLossCoef(): number | null
   get eosTokenIds(): Array<number>
   /**
    * Logits `[B, T, V]` of token ids `[B, T]`, after what the caches hold, of which there is one per layer. Without caches rows may
-   * begin with padding. On an error the caches are as before. Waits while training holds the model.
+   * begin with padding. On an error the caches are as before. `outputRouterLogits` gives those of the layers with experts too. Waits
+   * while training holds the model.
    */
-  forward(inputIds: ArrayHandle, caches?: Array<NativeCache> | undefined | null, leftPadding?: Array<number> | undefined | null): ArrayHandle
+  forward(inputIds: ArrayHandle, caches?: Array<NativeCache> | undefined | null, leftPadding?: Array<number> | undefined | null, outputRouterLogits?: boolean | undefined | null): ForwardHandles
   /** One empty cache per layer: for one row, or for as many as numbers of padding. */
   newCaches(options: ModelCacheOptions, leftPadding?: Array<number> | undefined | null): Array<NativeCache>
   /** Names as in the checkpoint. */
@@ -265,7 +270,10 @@ export declare class NativeTrainer {
    * `temperature` (1): log-probs are of `logits / temperature`.
    */
   grpoMicroStep(batch: NativeGrpoBatch, options: object, cancel?: Cancel): Promise<MicroStepResult>
-  /** Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`. */
+  /**
+   * Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`, and the routers'
+   * load-balancing loss times its coefficient.
+   */
   sftMicroStep(rows: Array<SftRow>, options: SftOptions, cancel?: Cancel | undefined | null): Promise<MicroStepResult>
   /** Clips, updates and starts gathering anew. Gradients that are not finite change nothing and say `skipped`. */
   optimizerStep(options: OptimizerStepOptions, cancel?: Cancel | undefined | null): Promise<OptimizerStepResult>
@@ -550,6 +558,14 @@ export interface FinishedEvent {
   /** Tokens that were guessed, and how many of them were right. */
   draftTokens: number
   acceptedTokens: number
+}
+
+/** What one forward pass gives. */
+export interface ForwardHandles {
+  /** `[B, T, V]` */
+  logits: ArrayHandle
+  /** Of each layer with experts, `[B, T, experts]`; empty unless asked for. */
+  routerLogits: Array<ArrayHandle>
 }
 
 /** Of `gatherMm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
@@ -992,6 +1008,14 @@ export interface RopeOptions {
   freqs?: ArrayHandle
 }
 
+/** How routers used their experts, as lazy arrays. */
+export interface RouterUseHandles {
+  /** A scalar. */
+  loadBalancingLoss: ArrayHandle
+  /** `[layers, experts]`; a layer's add up to 1. */
+  load: ArrayHandle
+}
+
 /** What `sampleLogits` returns. */
 export interface SampledHandles {
   /** int32 `[B]` */
@@ -1040,6 +1064,8 @@ export declare function setWiredLimit(bytes: number): number
 export interface SftOptions {
   /** Marked tokens of the whole accumulation window. */
   numItemsInBatch: number
+  /** Weight of the routers' load-balancing loss in this micro-batch; 0, which is off, by default. */
+  routerAuxLossCoef?: number
 }
 
 /** A text; the tokens whose mask is 1 are learnt. */
@@ -1386,6 +1412,11 @@ export declare namespace loss {
   export function grpoLoss(inputs: GrpoLossInputs, options?: object): GrpoLossHandles
   /** `grpoLoss` with its gradients with respect to the log-probs and, where given, the entropies. */
   export function grpoLossAndGrad(inputs: GrpoLossInputs, options?: object): GrpoLossHandles
+  /**
+   * The load-balancing loss and the loads of experts of router logits `[.., experts]`, one array for each layer. `tokenWeights` `[..]` say
+   * how much each token counts, 0 at padding.
+   */
+  export function routerUse(routerLogits: Array<ArrayHandle>, numExpertsPerTok: number, tokenWeights?: ArrayHandle | undefined | null): RouterUseHandles
 }
 
 export declare namespace nn {

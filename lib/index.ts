@@ -12,6 +12,7 @@
  * @document ../docs/cli.md
  * @document ../docs/sampling.md
  * @document ../docs/training.md
+ * @document ../docs/moe.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
  * @document ../docs/metal.md
@@ -32,6 +33,7 @@ export type {
   CreateOptions,
   Dtype,
   ForwardOptions,
+  ForwardResult,
   GenerateBatchOptions,
   GenerateBatchResult,
   LoadOptions,
@@ -91,6 +93,8 @@ export {
   selectiveLogSoftmax,
 } from './rl.js';
 export type { AdvantageOptions, GrpoLossAndGradResult, GrpoLossInputs, GrpoLossResult, RatioInputs } from './rl.js';
+export { expertLoad, loadBalancingLoss } from './router.js';
+export type { RouterOptions } from './router.js';
 export {
   applyBadWords,
   applyDry,

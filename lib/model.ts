@@ -67,6 +67,16 @@ export interface ForwardOptions {
   cache?: readonly LayerCache[];
   /** [B, T], 1 for tokens and 0 for padding, which stands on the left of rows. Without a cache: a batch cache knows its rows' padding. */
   attentionMask?: ArrayLike;
+  /** Give the logits of the routers too; only for models with experts. */
+  outputRouterLogits?: boolean;
+}
+
+/** What `forward()` gives with `outputRouterLogits`. */
+export interface ForwardResult {
+  /** [B, T, V] */
+  logits: MxArray;
+  /** Of each layer that has experts, in their order: [B, T, experts]. Their `logSoftmax` are the router's log-probs. */
+  routerLogits: MxArray[];
 }
 
 /** How many zeros each row of a mask begins with; there are no others. */
@@ -173,6 +183,11 @@ export class LanguageModel {
     return this.handle.dtype;
   }
 
+  /** Experts that each token uses in the layers that have them; null for a model without experts. */
+  get numExpertsPerTok(): number | null {
+    return this.handle.numExpertsPerTok;
+  }
+
   /** The checkpoint's config.json. */
   get config(): Record<string, unknown> {
     return JSON.parse(this.handle.configJson) as Record<string, unknown>;
@@ -239,14 +254,23 @@ export class LanguageModel {
    * const cache = makePromptCache(model);
    * model.forward([promptIds], { cache });
    * const next = model.forward([[token]], { cache });
+   * const { logits, routerLogits } = model.forward([promptIds], { outputRouterLogits: true }); // of a model with experts
    */
-  forward(inputIds: ArrayLike, options?: ForwardOptions): MxArray {
-    const { cache, attentionMask } = options ?? {};
-    if (options !== undefined) rejectUnknownKeys(options, ['cache', 'attentionMask'], 'forward()');
+  forward(inputIds: ArrayLike, options?: ForwardOptions & { outputRouterLogits?: false }): MxArray;
+  forward(inputIds: ArrayLike, options: ForwardOptions & { outputRouterLogits: true }): ForwardResult;
+  forward(inputIds: ArrayLike, options?: ForwardOptions): MxArray | ForwardResult;
+  forward(inputIds: ArrayLike, options?: ForwardOptions): MxArray | ForwardResult {
+    const { cache, attentionMask, outputRouterLogits = false } = options ?? {};
+    if (options !== undefined) {
+      rejectUnknownKeys(options, ['cache', 'attentionMask', 'outputRouterLogits'], 'forward()');
+    }
     const layers = cache === undefined ? null : nativeCaches(cache, 'forward()');
     const ids = inputIds instanceof MxArray ? inputIds : array(inputIds);
     const padding = attentionMask === undefined ? null : leftPaddingOf(attentionMask, ids.shape);
-    return guard(() => wrap(this.handle.forward(handleOf(ids), layers, padding)));
+    return guard(() => {
+      const { logits, routerLogits } = this.handle.forward(handleOf(ids), layers, padding, outputRouterLogits);
+      return outputRouterLogits ? { logits: wrap(logits), routerLogits: routerLogits.map(wrap) } : wrap(logits);
+    });
   }
 
   /**

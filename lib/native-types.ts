@@ -65,4 +65,5 @@ export interface NativeLossOptions {
   numItemsInBatch: number;
   gradientAccumulationSteps: number;
   stepsPerGeneration: number;
+  routerAuxLossCoef: number;
 }

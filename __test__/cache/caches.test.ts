@@ -190,8 +190,8 @@ describe('with layers', () => {
   });
 });
 
-describe('with a model', () => {
-  const load = (): Promise<LanguageModel> => loadModel(tinyCheckpoint(), { dtype: 'float32' });
+describe.each(['qwen3', 'qwen3_moe'] as const)('with a model, %s', (kind) => {
+  const load = (): Promise<LanguageModel> => loadModel(tinyCheckpoint(kind), { dtype: 'float32' });
   const prompt = [5, 9, 12, 33, 20, 41, 8];
 
   test('forward goes on after what the cache holds', async () => {

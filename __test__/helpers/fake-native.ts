@@ -199,7 +199,7 @@ class FakeTrainer {
   async sftMicroStep(rows: { ids: number[]; mask: number[] }[], { numItemsInBatch }: { numItemsInBatch: number }) {
     this.#gradient += rows.length;
     const tokens = rows.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
-    return { loss: tokens / numItemsInBatch, tokens };
+    return { loss: tokens / numItemsInBatch, tokens, metrics: {} };
   }
 
   async optimizerStep({ learningRate }: { learningRate: number }) {

@@ -30,10 +30,10 @@ const tokenizer = {
 const chatTemplate =
   '{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}';
 
-/** A checkpoint of a random two-layer Qwen3 with 64 tokens, and a tokenizer for it. */
-export function tinyCheckpoint(): string {
+/** A checkpoint of a random two-layer Qwen3, or of one with experts, with 64 tokens, and a tokenizer for it. */
+export function tinyCheckpoint(kind: 'qwen3' | 'qwen3_moe' = 'qwen3'): string {
   const dir = tempDir();
-  cpSync(goldenPath('grpo_e2e', 'dapo', 'start'), dir, { recursive: true });
+  cpSync(goldenPath('grpo_e2e', kind === 'qwen3' ? 'dapo' : 'moe_dapo', 'start'), dir, { recursive: true });
   writeFileSync(`${dir}/tokenizer.json`, JSON.stringify(tokenizer));
   writeFileSync(
     `${dir}/tokenizer_config.json`,

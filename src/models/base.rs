@@ -60,11 +60,23 @@ impl<'a> Forward<'a> {
     }
 }
 
+/// What one forward pass gives.
+pub struct Hidden {
+    /// `[B, T, H]`, after the final norm.
+    pub states: Array,
+    /// Of each layer that has experts, in their order: `[B, T, experts]`, before the softmax.
+    pub router_logits: Vec<Array>,
+}
+
 pub trait CausalLm: Module + Send {
     fn config(&self) -> &ModelConfig;
 
+    fn forward(&self, input: Forward) -> Result<Hidden>;
+
     /// `[B, T, H]`, after the final norm.
-    fn hidden(&self, input: Forward) -> Result<Array>;
+    fn hidden(&self, input: Forward) -> Result<Array> {
+        Ok(self.forward(input)?.states)
+    }
 
     /// `[..., H]` to `[..., V]`.
     fn logits(&self, hidden: &Array) -> Result<Array>;

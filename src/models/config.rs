@@ -34,6 +34,11 @@ pub struct ModelConfig {
 pub(super) const MAX_SIZE: i64 = 1 << 24;
 
 impl ModelConfig {
+    /// The experts, where at least one layer has them.
+    pub fn experts(&self) -> Option<&MoeConfig> {
+        self.moe.as_ref().filter(|moe| moe.sparse_layers.contains(&true))
+    }
+
     /// `file` is only named in errors.
     pub fn parse(json: &Value, file: &Path, architecture: &Architecture) -> Result<Self> {
         let config = Reader::new(json, file)?;

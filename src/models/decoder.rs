@@ -1,8 +1,8 @@
 //! The decoder that the Qwen models share: embedding, pre-norm blocks, final norm, head.
 
 use crate::cache::Cache;
-use crate::mlx::{Array, Dtype, Result, checkpoint};
-use crate::models::{CausalLm, Forward, ModelConfig};
+use crate::mlx::{Array, Dtype, Error, Result, checkpoint};
+use crate::models::{CausalLm, Forward, Hidden, ModelConfig};
 use crate::nn::{
     Attention, AttentionShape, Context, Embedding, FeedForward, Layer, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, Weight,
     join, module_of,
@@ -27,13 +27,15 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<Array> {
+    /// `[B, T, H]` to the same shape, and the router's logits where there is one.
+    fn forward(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<(Array, Option<Array>)> {
         let x = x.add(&self.self_attn.forward(&self.input_layernorm.forward(x)?, context, cache)?)?;
-        x.add(&self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
+        let (y, router_logits) = self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?;
+        Ok((x.add(&y)?, router_logits))
     }
 
-    /// The same result, of which a gradient keeps only the inputs. The weights go in as inputs: they need gradients too.
-    fn checkpointed(&self, x: &Array, context: &Context) -> Result<Array> {
+    /// The same results, of which a gradient keeps only the inputs. The weights go in as inputs: they need gradients too.
+    fn checkpointed(&self, x: &Array, context: &Context) -> Result<(Array, Option<Array>)> {
         let mut inputs = vec![x.clone()];
         self.visit("", &mut |_, weight| inputs.push(weight.clone()));
         let (template, context) = (self.clone(), context.clone());
@@ -45,9 +47,12 @@ impl Block {
                     *weight = array.clone();
                 }
             });
-            Ok(vec![block.forward(&inputs[0], &context, None)?])
+            let (y, router_logits) = block.forward(&inputs[0], &context, None)?;
+            Ok(std::iter::once(y).chain(router_logits).collect())
         };
-        Ok(checkpoint(run, &inputs)?.swap_remove(0))
+        let mut outputs = checkpoint(run, &inputs)?.into_iter();
+        let y = outputs.next().ok_or_else(|| Error::Internal("checkpoint: the output was lost".into()))?;
+        Ok((y, outputs.next()))
     }
 }
 
@@ -103,26 +108,21 @@ impl CausalLm for Decoder {
         &self.config
     }
 
-    fn hidden(&self, input: Forward) -> Result<Array> {
+    fn forward(&self, input: Forward) -> Result<Hidden> {
         let contexts = input.contexts(self.layers.len())?;
         let mut x = self.embed_tokens.forward(input.ids)?;
-        match input.caches {
-            Some(caches) => {
-                for ((layer, context), cache) in self.layers.iter().zip(&contexts).zip(caches) {
-                    x = layer.forward(&x, context, Some(cache))?;
-                }
-            }
-            None => {
-                for (layer, context) in self.layers.iter().zip(&contexts) {
-                    x = if self.checkpoint_layers {
-                        layer.checkpointed(&x, context)?
-                    } else {
-                        layer.forward(&x, context, None)?
-                    };
-                }
-            }
+        let mut caches = input.caches.map(|caches| caches.iter_mut());
+        let mut router_logits = Vec::new();
+        for (layer, context) in self.layers.iter().zip(&contexts) {
+            let cache = caches.as_mut().and_then(Iterator::next);
+            let (y, routed) = match cache {
+                None if self.checkpoint_layers => layer.checkpointed(&x, context)?,
+                cache => layer.forward(&x, context, cache)?,
+            };
+            x = y;
+            router_logits.extend(routed);
         }
-        self.norm.forward(&x)
+        Ok(Hidden { states: self.norm.forward(&x)?, router_logits })
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {

@@ -15,7 +15,7 @@ mod qwen3_moe;
 mod rope_config;
 mod weights;
 
-pub use base::{CausalLm, Forward};
+pub use base::{CausalLm, Forward, Hidden};
 pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};

@@ -14,7 +14,8 @@ pub struct MoeConfig {
     pub norm_topk_prob: bool,
     /// The size of the expert that every token uses beside the chosen ones (Qwen2-MoE).
     pub shared_expert_intermediate_size: Option<i32>,
-    pub router_aux_loss_coef: f32,
+    /// Weight of the load-balancing loss in training.
+    pub router_aux_loss_coef: f64,
     /// Which layers have experts; the others are dense.
     pub sparse_layers: Vec<bool>,
 }
@@ -53,7 +54,7 @@ fn parse(config: &Reader, layers: i32, defaults: Defaults) -> Result<MoeConfig> 
         moe_intermediate_size: config.integer("moe_intermediate_size", Some(defaults.intermediate), 1, MAX_SIZE)?,
         norm_topk_prob: config.boolean("norm_topk_prob")?.unwrap_or(false),
         shared_expert_intermediate_size: None,
-        router_aux_loss_coef: config.float("router_aux_loss_coef", Some(0.001), 0.0, f64::MAX)? as f32,
+        router_aux_loss_coef: config.float("router_aux_loss_coef", Some(0.001), 0.0, f64::MAX)?,
         sparse_layers: (0..layers).map(sparse).collect(),
     })
 }

@@ -19,6 +19,7 @@ mod positional;
 mod quantized;
 mod recurrent;
 mod rope;
+mod router;
 mod switch;
 mod upsample;
 mod weight;
@@ -39,6 +40,7 @@ pub use positional::{alibi, sinusoidal, sinusoidal_frequencies};
 pub use quantized::{quantized_embedding, quantized_linear};
 pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
+pub use router::RouterUse;
 pub use switch::{
     SORTED_FROM, SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear, restore_tokens, switch_apply,
     switch_linear,

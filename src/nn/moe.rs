@@ -50,31 +50,37 @@ impl SparseMoe {
         })
     }
 
-    /// `[.., hidden]` to the same shape.
-    pub fn forward(&self, x: &Array) -> Result<Array> {
-        let Routing { experts, weights } = self.route(&self.gate.forward(x)?)?;
+    /// `[.., hidden]` to the same shape, and the router's logits `[.., experts]`, which training balances.
+    pub fn forward(&self, x: &Array) -> Result<(Array, Array)> {
+        let logits = self.gate.forward(x)?;
+        let Routing { experts, weights } = self.route(&logits)?;
         let weights = weights.astype(x.dtype())?.expand_dims(&[-1])?;
         let y = self.switch_mlp.forward(x, &experts)?.multiply(&weights)?.sum(&[-2], false)?;
-        match (&self.shared_expert, &self.shared_expert_gate) {
-            (Some(expert), Some(gate)) => y.add(&gate.forward(x)?.sigmoid()?.multiply(&expert.forward(x)?)?),
-            _ => Ok(y),
-        }
+        let y = match (&self.shared_expert, &self.shared_expert_gate) {
+            (Some(expert), Some(gate)) => y.add(&gate.forward(x)?.sigmoid()?.multiply(&expert.forward(x)?)?)?,
+            _ => y,
+        };
+        Ok((y, logits))
     }
 
     /// Chooses by router logits `[.., experts]`. Probabilities are over all experts and in float32 until they are weights, as in
     /// transformers; mlx-lm rounds them to the model's dtype first.
     pub fn route(&self, logits: &Array) -> Result<Routing> {
         let probabilities = logits.astype(Dtype::Float32)?.softmax(-1)?;
-        // A whole sort of a few experts costs little, and is stable: equals stay in the order of the experts.
-        let order = probabilities.stop_gradient()?.negative()?.argsort(-1)?;
-        let axis = order.ndim() as i32 - 1;
-        let experts = order.slice_axis(axis, 0, self.top_k)?.astype(Dtype::Uint32)?;
+        let experts = likeliest(&probabilities, self.top_k)?;
         let mut weights = probabilities.take_along_axis(&experts, -1)?;
         if self.normalised {
             weights = weights.divide(&weights.sum(&[-1], true)?)?;
         }
         Ok(Routing { experts, weights })
     }
+}
+
+/// The `k` likeliest of probabilities `[.., experts]`, as `Routing` has them; uint32 `[.., k]`, with no gradient.
+pub fn likeliest(probabilities: &Array, k: i32) -> Result<Array> {
+    // A whole sort of a few experts costs little, and is stable: equals stay in the order of the experts.
+    let order = probabilities.stop_gradient()?.negative()?.argsort(-1)?;
+    order.slice_axis(order.ndim() as i32 - 1, 0, k)?.astype(Dtype::Uint32)
 }
 
 module_of!(SparseMoe: gate, switch_mlp, shared_expert, shared_expert_gate);
@@ -87,11 +93,11 @@ pub enum FeedForward {
 }
 
 impl FeedForward {
-    /// `[.., hidden]` to the same shape.
-    pub fn forward(&self, x: &Array) -> Result<Array> {
+    /// `[.., hidden]` to the same shape, and the router's logits `[.., experts]` where there is one.
+    pub fn forward(&self, x: &Array) -> Result<(Array, Option<Array>)> {
         match self {
-            FeedForward::Dense(mlp) => mlp.forward(x),
-            FeedForward::Sparse(moe) => moe.forward(x),
+            FeedForward::Dense(mlp) => Ok((mlp.forward(x)?, None)),
+            FeedForward::Sparse(moe) => moe.forward(x).map(|(y, logits)| (y, Some(logits))),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::tokenizer::NativeTokenizer;
 use super::{ArrayHandle, integers};
 use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Error, Result, memory};
-use crate::models::{self, Forward, LoadOptions, LoraConfig, Model};
+use crate::models::{self, Forward, Hidden, LoadOptions, LoraConfig, Model, MoeConfig};
 use crate::runtime;
 
 /// The model as its users share it: JavaScript, generations and trainers. Empty once disposed.
@@ -78,6 +78,15 @@ pub struct LoraOptions {
     pub seed: Option<f64>,
 }
 
+/// What one forward pass gives.
+#[napi(object, object_from_js = false)]
+pub struct ForwardHandles {
+    /// `[B, T, V]`
+    pub logits: ArrayHandle,
+    /// Of each layer with experts, `[B, T, experts]`; empty unless asked for.
+    pub router_logits: Vec<ArrayHandle>,
+}
+
 /// A checkpoint in memory, with or without a LoRA adapter.
 #[napi]
 pub struct NativeModel {
@@ -91,6 +100,7 @@ pub struct NativeModel {
     vocab_size: u32,
     context_length: u32,
     eos_token_ids: Vec<i32>,
+    experts: Option<MoeConfig>,
 }
 
 impl NativeModel {
@@ -106,6 +116,7 @@ impl NativeModel {
             vocab_size: config.vocab_size as u32,
             context_length: config.max_position_embeddings as u32,
             eos_token_ids: model.eos_token_ids(),
+            experts: config.experts().cloned(),
             shared: SharedModel::new(model),
         }
     }
@@ -224,20 +235,38 @@ impl NativeModel {
         self.context_length
     }
 
+    /// Experts that each token uses in the layers that have them; null where no layer has.
+    #[napi(getter)]
+    pub fn num_experts_per_tok(&self) -> Option<i32> {
+        self.experts.as_ref().map(|experts| experts.num_experts_per_tok)
+    }
+
+    /// Weight of the load-balancing loss by the model's own configuration; null where no layer has experts.
+    #[napi(getter)]
+    pub fn router_aux_loss_coef(&self) -> Option<f64> {
+        self.experts.as_ref().map(|experts| experts.router_aux_loss_coef)
+    }
+
     #[napi(getter)]
     pub fn eos_token_ids(&self) -> Vec<i32> {
         self.eos_token_ids.clone()
     }
 
     /// Logits `[B, T, V]` of token ids `[B, T]`, after what the caches hold, of which there is one per layer. Without caches rows may
-    /// begin with padding. On an error the caches are as before. Waits while training holds the model.
+    /// begin with padding. On an error the caches are as before. `outputRouterLogits` gives those of the layers with experts too. Waits
+    /// while training holds the model.
     #[napi]
     pub fn forward(
         &self,
         input_ids: ArrayHandle,
         caches: Option<Vec<ClassInstance<NativeCache>>>,
         left_padding: Option<Vec<f64>>,
-    ) -> js::Result<ArrayHandle> {
+        output_router_logits: Option<bool>,
+    ) -> js::Result<ForwardHandles> {
+        let output_router_logits = output_router_logits.unwrap_or(false);
+        if output_router_logits && self.experts.is_none() {
+            return Err(Error::Argument(format!("outputRouterLogits: this {} has no experts", self.model_type)).into());
+        }
         let ids = &*input_ids;
         if ids.ndim() != 2 || !matches!(ids.dtype(), Dtype::Int32 | Dtype::Uint32) || ids.size() == 0 {
             return Err(Error::Shape(format!(
@@ -259,11 +288,13 @@ impl NativeModel {
         let mut caches: Option<Vec<Cache>> =
             instances.as_ref().map(|caches| caches.iter().map(|cache| cache.cache.clone()).collect());
         let input = Forward { ids: &ids, left_padding: padding.as_ref(), caches: caches.as_deref_mut() };
-        let logits = model.net.logits(&model.net.hidden(input)?)?;
+        let Hidden { states, router_logits } = model.net.forward(input)?;
+        let logits = model.net.logits(&states)?;
         for (instance, cache) in instances.iter_mut().flatten().zip(caches.into_iter().flatten()) {
             instance.cache = cache;
         }
-        Ok(logits.into())
+        let router_logits = if output_router_logits { router_logits.into_iter().map(Into::into).collect() } else { Vec::new() };
+        Ok(ForwardHandles { logits: logits.into(), router_logits })
     }
 
     /// One empty cache per layer: for one row, or for as many as numbers of padding.

@@ -5,6 +5,7 @@ use napi_derive::napi;
 use super::ArrayHandle;
 use super::error as js;
 use crate::mlx::{Array, Error, Result};
+use crate::nn::RouterUse;
 use crate::rl::advantages::{self, AdvantageOptions};
 use crate::rl::{self, ImportanceSamplingLevel, LossOptions, logprobs, ratios};
 
@@ -137,6 +138,28 @@ pub fn grpo_loss_and_grad(inputs: GrpoLossInputs, options: Option<serde_json::Va
 
 fn loss_options(options: Option<serde_json::Value>) -> Result<LossOptions> {
     LossOptions::from_json(options.unwrap_or_else(|| serde_json::json!({})))
+}
+
+/// How routers used their experts, as lazy arrays.
+#[napi(object, object_from_js = false)]
+pub struct RouterUseHandles {
+    /// A scalar.
+    pub load_balancing_loss: ArrayHandle,
+    /// `[layers, experts]`; a layer's add up to 1.
+    pub load: ArrayHandle,
+}
+
+/// The load-balancing loss and the loads of experts of router logits `[.., experts]`, one array for each layer. `tokenWeights` `[..]` say
+/// how much each token counts, 0 at padding.
+#[napi(namespace = "loss", catch_unwind)]
+pub fn router_use(
+    router_logits: Vec<ArrayHandle>,
+    num_experts_per_tok: i32,
+    token_weights: Option<ArrayHandle>,
+) -> js::Result<RouterUseHandles> {
+    let logits: Vec<Array> = router_logits.iter().map(|handle| Array::clone(handle)).collect();
+    let routed = RouterUse::new(&logits, num_experts_per_tok, token_weights.as_deref())?;
+    Ok(RouterUseHandles { load_balancing_loss: routed.load_balancing_loss()?.into(), load: routed.load.into() })
 }
 
 /// `current / old` per token `[B, T]` or per sequence `[B, 1]`; log-probs and mask are `[B, T]`.

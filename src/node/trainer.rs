@@ -91,6 +91,8 @@ pub struct SftRow {
 pub struct SftOptions {
     /// Marked tokens of the whole accumulation window.
     pub num_items_in_batch: f64,
+    /// Weight of the routers' load-balancing loss in this micro-batch; 0, which is off, by default.
+    pub router_aux_loss_coef: Option<f64>,
 }
 
 #[napi(object)]
@@ -279,7 +281,8 @@ impl NativeTrainer {
         )
     }
 
-    /// Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`.
+    /// Forward and backward of supervised rows: summed cross-entropy of the marked tokens over `numItemsInBatch`, and the routers'
+    /// load-balancing loss times its coefficient.
     #[napi(ts_return_type = "Promise<MicroStepResult>")]
     pub fn sft_micro_step<'env>(
         &self,
@@ -297,7 +300,10 @@ impl NativeTrainer {
             env,
             move || {
                 cancel.check()?;
-                with(&model, &trainer, |trainer, model| trainer.supervised(model, &rows, options.num_items_in_batch as f32))
+                let router_aux_loss_coef = options.router_aux_loss_coef.unwrap_or(0.);
+                with(&model, &trainer, |trainer, model| {
+                    trainer.supervised(model, &rows, options.num_items_in_batch as f32, router_aux_loss_coef)
+                })
             },
             MicroStepResult::from,
         )

@@ -28,7 +28,7 @@ pub struct LossInputs {
     pub tool_mask: Option<Array>,
     /// `[B]` or `[B, T]`.
     pub advantages: Array,
-    /// The router's load-balancing loss, a scalar.
+    /// The routers' load-balancing loss, a scalar; logged even where `router_aux_loss_coef` is 0.
     pub aux_loss: Option<Array>,
 }
 
@@ -194,7 +194,9 @@ pub fn grpo_loss(inputs: &LossInputs, options: &LossOptions) -> Result<LossOutpu
     if let Some(aux_loss) = &inputs.aux_loss {
         let aux_loss = aux_loss.astype(Dtype::Float32)?.reshape(&[])?;
         metrics.push(("aux_loss", aux_loss.stop_gradient()?));
-        loss = loss.add(&aux_loss.multiply_scalar((options.router_aux_loss_coef / options.accumulation()) as f32)?)?;
+        if options.router_aux_loss_coef != 0.0 {
+            loss = loss.add(&aux_loss.multiply_scalar((options.router_aux_loss_coef / options.accumulation()) as f32)?)?;
+        }
     }
     metrics.extend(objective_metrics(&objective, &advantages, &sums, options)?);
     Ok(LossOutput { loss, metrics, entropy_stats })

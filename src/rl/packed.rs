@@ -9,7 +9,7 @@ use super::logprobs::{HeadLogprobs, HeadOptions, head_logprobs};
 use super::step::{PerToken, TrainRow};
 use crate::cache::{BatchKvCache, Cache};
 use crate::mlx::{Array, Error, Result, ops};
-use crate::models::{CausalLm, Forward, Model};
+use crate::models::{CausalLm, Forward, Hidden, Model};
 
 /// Rows in the model's form.
 pub(super) struct Packed {
@@ -23,8 +23,23 @@ pub(super) struct Packed {
     places: Array,
     pub lengths: Vec<usize>,
     width: usize,
+    tokens: Vec<RowTokens>,
     /// What stands before `ids`, where rows have it in common.
     prefix: Option<Prefix>,
+}
+
+/// How many of a row's slots of `ids` hold tokens, and how many of these are of its prompt.
+struct RowTokens {
+    all: usize,
+    prompt: usize,
+}
+
+/// What the model made of packed rows.
+pub(super) struct Scored {
+    /// Of the scored tokens, `[N]`.
+    pub head: HeadLogprobs,
+    /// Of each layer with experts, `[M, experts]`, for the tokens that `token_weights` counts.
+    pub router_logits: Vec<Array>,
 }
 
 /// The prompts of rows, each once, but for their last tokens: those predict the first tokens of completions and differ from row to
@@ -71,21 +86,22 @@ impl Prefix {
         Ok(Some(Prefix { ids: Array::from_slice(&ids, &[groups, longest as i32])?, padding, of_row }))
     }
 
-    /// Hidden states of the rows' own tokens `ids` after their prompts.
-    fn hidden(&self, net: &dyn CausalLm, ids: &Array) -> Result<Array> {
+    /// A pass over the prompts, and one over the rows' own tokens `ids` after them.
+    fn forward(&self, net: &dyn CausalLm, ids: &Array) -> Result<(Hidden, Hidden)> {
         let cache = Cache::from(BatchKvCache::exact(&self.padding)?);
         let mut caches = vec![cache; net.num_layers()];
-        net.hidden(Forward::cached(&self.ids, &mut caches))?;
+        let prompts = net.forward(Forward::cached(&self.ids, &mut caches))?;
         for cache in &mut caches {
             cache.filter(&self.of_row)?;
         }
-        net.hidden(Forward::cached(ids, &mut caches))
+        Ok((prompts, net.forward(Forward::cached(ids, &mut caches))?))
     }
 }
 
 impl Packed {
-    /// `scored(row)` are the positions of a row's tokens to score, none of them 0.
-    pub fn new(rows: &[(Vec<i32>, Vec<usize>)], vocabulary: i32) -> Result<Packed> {
+    /// `scored(row)` are the positions of a row's tokens to score, none of them 0. `whole`: a row's last token, which predicts nothing
+    /// that is scored, goes through the model too.
+    pub fn new(rows: &[(Vec<i32>, Vec<usize>)], vocabulary: i32, whole: bool) -> Result<Packed> {
         for (index, (ids, _)) in rows.iter().enumerate() {
             check_ids(index, ids, vocabulary)?;
         }
@@ -94,15 +110,15 @@ impl Packed {
         if count == 0 {
             return Err(Error::Argument("a micro-batch needs at least one token to score".into()));
         }
-        // The last token of a row predicts nothing that is scored.
-        let time = rows.iter().map(|(ids, _)| ids.len().saturating_sub(1)).max().unwrap_or(0);
+        let kept = |ids: &[i32]| if whole { ids.len() } else { ids.len().saturating_sub(1) };
+        let time = rows.iter().map(|(ids, _)| kept(ids)).max().unwrap_or(0);
         let width = lengths.iter().copied().max().unwrap_or(0);
         let mut ids = vec![0; rows.len() * time];
         let mut predictors = Vec::with_capacity(count);
         let mut targets = Vec::with_capacity(count);
         let mut places = vec![count as i32; rows.len() * width];
         for (row, (tokens, scored)) in rows.iter().enumerate() {
-            let kept = tokens.len().saturating_sub(1);
+            let kept = kept(tokens);
             ids[row * time..row * time + kept].copy_from_slice(&tokens[..kept]);
             for (column, &position) in scored.iter().enumerate() {
                 places[row * width + column] = targets.len() as i32;
@@ -117,12 +133,13 @@ impl Packed {
             places: Array::from_slice(&places, &[places.len() as i32])?,
             lengths,
             width,
+            tokens: rows.iter().map(|(ids, _)| RowTokens { all: kept(ids), prompt: kept(ids) }).collect(),
             prefix: None,
         })
     }
 
-    /// Completions are scored. `share`: a prompt that several rows have goes through the model once.
-    pub fn from_rows(rows: &[TrainRow], vocabulary: i32, share: bool) -> Result<Packed> {
+    /// Completions are scored. `share`: a prompt that several rows have goes through the model once. `whole` as in `new`.
+    pub fn from_rows(rows: &[TrainRow], vocabulary: i32, share: bool, whole: bool) -> Result<Packed> {
         if rows.is_empty() {
             return Err(Error::Argument("a micro-batch needs at least one row".into()));
         }
@@ -142,21 +159,56 @@ impl Packed {
                 (ids, scored)
             })
             .collect();
-        Ok(Packed { prefix, ..Packed::new(&joined, vocabulary)? })
+        let mut packed = Packed::new(&joined, vocabulary, whole)?;
+        for (tokens, row) in packed.tokens.iter_mut().zip(rows) {
+            tokens.prompt = if prefix.is_some() { 1 } else { row.prompt.len() };
+        }
+        Ok(Packed { prefix, ..packed })
     }
 
     fn rows(&self) -> i32 {
         self.lengths.len() as i32
     }
 
-    /// Log-probs of the scored tokens, `[N]`.
-    pub fn score(&self, model: &Model, options: &HeadOptions) -> Result<HeadLogprobs> {
-        let hidden = match &self.prefix {
-            Some(prefix) => prefix.hidden(model.net.as_ref(), &self.ids)?,
-            None => model.net.hidden(Forward::new(&self.ids))?,
+    /// One pass of the model, and the log-probs of the scored tokens.
+    pub fn score(&self, model: &Model, options: &HeadOptions) -> Result<Scored> {
+        let flat = |array: &Array| array.reshape(&[-1, array.dim(-1)]);
+        let (states, router_logits) = match &self.prefix {
+            Some(prefix) => {
+                let (prompts, rows) = prefix.forward(model.net.as_ref(), &self.ids)?;
+                let layers = prompts.router_logits.iter().zip(&rows.router_logits);
+                let joined = layers.map(|(prompts, rows)| ops::concatenate(&[flat(prompts)?, flat(rows)?], 0));
+                (rows.states, joined.collect::<Result<Vec<_>>>()?)
+            }
+            None => {
+                let rows = model.net.forward(Forward::new(&self.ids))?;
+                (rows.states, rows.router_logits.iter().map(flat).collect::<Result<Vec<_>>>()?)
+            }
         };
-        let predictors = hidden.reshape(&[-1, hidden.dim(-1)])?.take(&self.predictors, 0)?;
-        head_logprobs(&predictors, model.net.head_weight(), &self.targets, options)
+        let predictors = flat(&states)?.take(&self.predictors, 0)?;
+        let head = head_logprobs(&predictors, model.net.head_weight(), &self.targets, options)?;
+        Ok(Scored { head, router_logits })
+    }
+
+    /// How often each token that went through the model stands in the rows, in the order of `Scored::router_logits`; float32 `[M]`,
+    /// 0 at padding. Rows for which `counts` is false count with their prompts only.
+    pub fn token_weights(&self, counts: impl Fn(usize) -> bool) -> Result<Array> {
+        let mut weights: Vec<f32> = Vec::new();
+        let mut slots = |before: usize, tokens: usize, all: usize, weight: f32| {
+            weights.extend((0..all).map(|slot| if (before..before + tokens).contains(&slot) { weight } else { 0. }));
+        };
+        if let Some(prefix) = &self.prefix {
+            let width = prefix.ids.dim(1) as usize;
+            for (group, &padding) in prefix.padding.iter().enumerate() {
+                let rows = prefix.of_row.iter().filter(|&&of_row| of_row as usize == group).count();
+                slots(padding as usize, width - padding as usize, width, rows as f32);
+            }
+        }
+        let time = self.ids.dim(1) as usize;
+        for (row, tokens) in self.tokens.iter().enumerate() {
+            slots(0, if counts(row) { tokens.all } else { tokens.prompt.min(tokens.all) }, time, 1.);
+        }
+        Array::from_slice(&weights, &[weights.len() as i32])
     }
 
     /// `[N]` to `[B, C]`, zero at padding.

@@ -50,7 +50,7 @@ fn train_step() {
     let rows: Vec<TextRow> = (0..8).map(row).collect();
     let mut step = || {
         timed(|| {
-            trainer.supervised(&mut model, &rows, 1024.).unwrap();
+            trainer.supervised(&mut model, &rows, 1024., 0.).unwrap();
             trainer.step(&mut model, 1e-4).unwrap();
         })
     };

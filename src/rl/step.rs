@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use super::logprobs::{Entropy, HeadOptions};
-use super::packed::Packed;
-use super::{LossInputs, LossOptions, grpo_loss};
+use super::packed::{Packed, Scored};
+use super::{LossInputs, LossOptions, LossOutput, grpo_loss};
 use crate::mlx::{Array, Dtype, Error, Result, eval, ops, value_and_grad};
 use crate::models::Model;
+use crate::nn::RouterUse;
 use crate::optim::{AdamWOptions, Optimizer, clip_coefficient, global_norm};
 
 /// Names in a saved state, beside the optimizer's own.
@@ -81,6 +82,26 @@ pub struct MicroStep {
     pub metrics: Vec<(String, f32)>,
 }
 
+impl MicroStep {
+    /// From a loss and the values of metrics.
+    fn new(values: &[f32], metric_names: &[&str], tokens: usize) -> Self {
+        let metrics = metric_names.iter().zip(&values[1..]).map(|(name, &value)| (name.to_string(), value)).collect();
+        MicroStep { loss: values[0], tokens, metrics }
+    }
+}
+
+/// How many experts a token of the model uses, if it has any. A loss over experts that are not there is an error, as in TRL.
+fn balanced_experts(model: &Model, router_aux_loss_coef: f64) -> Result<Option<i32>> {
+    match model.net.config().experts() {
+        Some(experts) => Ok(Some(experts.num_experts_per_tok)),
+        None if router_aux_loss_coef == 0. => Ok(None),
+        None => Err(Error::Argument(format!(
+            "routerAuxLossCoef is {router_aux_loss_coef}, but this {} has no experts; leave it out or give 0",
+            model.net.config().model_type
+        ))),
+    }
+}
+
 pub struct OptimizerStep {
     /// Before clipping.
     pub grad_norm: f32,
@@ -150,7 +171,7 @@ impl Trainer {
         let packed = self.pack(model, rows)?;
         let options = self.head_options(temperature, if entropy { Entropy::Value } else { Entropy::Skip });
         let score = |model: &mut Model| {
-            let scored = packed.score(model, &options)?;
+            let scored = packed.score(model, &options)?.head;
             let mut wanted = vec![scored.logps];
             wanted.extend(scored.entropies);
             eval(&wanted)?;
@@ -166,7 +187,7 @@ impl Trainer {
         let config = model.net.config();
         // A pass over a cache keeps its activations; and what is rotated by the length of its input comes out otherwise in two passes.
         let share = !self.options.checkpoint_layers && !config.rope.scaling.depends_on_length();
-        Packed::from_rows(rows, config.vocab_size, share)
+        Packed::from_rows(rows, config.vocab_size, share, config.experts().is_some())
     }
 
     fn head_options(&self, temperature: f32, entropy: Entropy) -> HeadOptions {
@@ -197,6 +218,7 @@ impl Trainer {
     /// Log-probs are those of `logits / temperature`.
     pub fn grpo(&mut self, model: &mut Model, batch: &GrpoBatch, temperature: f32, options: &LossOptions) -> Result<MicroStep> {
         let packed = self.pack(model, &batch.rows)?;
+        let top_k = balanced_experts(model, options.router_aux_loss_coef)?;
         if batch.advantages.len() != batch.rows.len() {
             return Err(Error::Shape(format!("{} advantages for {} rows", batch.advantages.len(), batch.rows.len())));
         }
@@ -210,31 +232,47 @@ impl Trainer {
         };
         let tokens = mask_rows.iter().flatten().filter(|&&counts| counts != 0).count();
         let mask = packed.gather("completionMask", &mask_rows)?;
+        // Of a truncated row only the prompt counts for the router, as in TRL.
+        let token_weights = packed.token_weights(|row| mask_rows[row].iter().any(|&counts| counts != 0))?;
         let advantages = Array::from_slice(&batch.advantages, &[batch.rows.len() as i32])?;
         let head =
             self.head_options(temperature, if options.has_entropy_bonus() { Entropy::Differentiable } else { Entropy::Value });
         let mut metric_names = Vec::new();
 
         let values = self.accumulate(model, |model| {
-            let scored = packed.score(model, &head)?;
+            let Scored { head: scored, router_logits } = packed.score(model, &head)?;
+            let routed = top_k.map(|top_k| RouterUse::new(&router_logits, top_k, Some(&token_weights))).transpose()?;
             let inputs = LossInputs {
                 old_per_token_logps: old.clone(),
                 ref_per_token_logps: reference.clone(),
                 sampling_per_token_logps: sampling.clone(),
                 entropies: scored.entropies.map(|entropies| packed.spread(&entropies)).transpose()?,
+                aux_loss: routed.as_ref().map(RouterUse::load_balancing_loss).transpose()?,
                 ..LossInputs::new(packed.spread(&scored.logps)?, mask.clone(), advantages.clone())
             };
-            let output = grpo_loss(&inputs, options)?;
-            metric_names = output.metrics.iter().map(|(name, _)| name.to_string()).collect();
-            let mut values = vec![output.loss];
-            values.extend(output.metrics.into_iter().map(|(_, value)| value));
-            Ok(values)
+            let LossOutput { loss, mut metrics, .. } = grpo_loss(&inputs, options)?;
+            if let Some(routed) = &routed {
+                metrics.extend(routed.metrics()?);
+            }
+            metric_names = metrics.iter().map(|(name, _)| *name).collect();
+            Ok(std::iter::once(loss).chain(metrics.into_iter().map(|(_, value)| value)).collect())
         })?;
-        Ok(MicroStep { loss: values[0], tokens, metrics: metric_names.into_iter().zip(values[1..].iter().copied()).collect() })
+        Ok(MicroStep::new(&values, &metric_names, tokens))
     }
 
-    /// Forward and backward of supervised rows: the summed cross-entropy of the marked tokens over `num_items_in_batch`.
-    pub fn supervised(&mut self, model: &mut Model, rows: &[TextRow], num_items_in_batch: f32) -> Result<MicroStep> {
+    /// Forward and backward of supervised rows: the summed cross-entropy of the marked tokens over `num_items_in_batch`, and
+    /// `router_aux_loss_coef` times the routers' load-balancing loss.
+    pub fn supervised(
+        &mut self,
+        model: &mut Model,
+        rows: &[TextRow],
+        num_items_in_batch: f32,
+        router_aux_loss_coef: f64,
+    ) -> Result<MicroStep> {
+        if !(router_aux_loss_coef >= 0. && router_aux_loss_coef.is_finite()) {
+            return Err(Error::Argument(format!("routerAuxLossCoef must be 0 (off) or more, got {router_aux_loss_coef}")));
+        }
+        let top_k = balanced_experts(model, router_aux_loss_coef)?;
         if !(num_items_in_batch > 0. && num_items_in_batch.is_finite()) {
             return Err(Error::Argument(format!("numItemsInBatch must be above 0, got {num_items_in_batch}")));
         }
@@ -253,13 +291,27 @@ impl Trainer {
                 Ok((row.ids.clone(), scored))
             })
             .collect::<Result<Vec<_>>>()?;
-        let packed = Packed::new(&joined, model.net.config().vocab_size)?;
+        let packed = Packed::new(&joined, model.net.config().vocab_size, top_k.is_some())?;
         let head = self.head_options(1., Entropy::Skip);
+        let token_weights = packed.token_weights(|_| true)?;
+        let mut metric_names = Vec::new();
         let values = self.accumulate(model, |model| {
-            let scored = packed.score(model, &head)?;
-            Ok(vec![scored.logps.sum_all()?.divide_scalar(-num_items_in_batch)?])
+            let Scored { head: scored, router_logits } = packed.score(model, &head)?;
+            let mut loss = scored.logps.sum_all()?.divide_scalar(-num_items_in_batch)?;
+            let mut metrics = Vec::new();
+            if let Some(top_k) = top_k {
+                let routed = RouterUse::new(&router_logits, top_k, Some(&token_weights))?;
+                let aux_loss = routed.load_balancing_loss()?;
+                metrics.push(("aux_loss", aux_loss.stop_gradient()?));
+                metrics.extend(routed.metrics()?);
+                if router_aux_loss_coef != 0. {
+                    loss = loss.add(&aux_loss.multiply_scalar(router_aux_loss_coef as f32)?)?;
+                }
+            }
+            metric_names = metrics.iter().map(|(name, _)| *name).collect();
+            Ok(std::iter::once(loss).chain(metrics.into_iter().map(|(_, value)| value)).collect())
         })?;
-        Ok(MicroStep { loss: values[0], tokens: packed.lengths.iter().sum(), metrics: Vec::new() })
+        Ok(MicroStep::new(&values, &metric_names, packed.lengths.iter().sum()))
     }
 
     /// Differentiates the first output of `loss` and adds the gradients to those gathered; returns all outputs as numbers.

@@ -114,6 +114,8 @@ export const grpoConfigSchema = z.strictObject({
   topEntropyQuantile: share.default(1),
   /** Weight of a bonus for the entropy of the policy; 0 is off. */
   entropyCoef: notNegative.default(0),
+  /** Models with experts: weight of the loss that makes routers use these evenly; 0 is off. Default: router_aux_loss_coef of the model's config.json. */
+  routerAuxLossCoef: notNegative.optional(),
   /** Steepness of the soft clip of 'sapo' where the advantage is negative. */
   sapoTemperatureNeg: positive.default(1.05),
   /** Steepness of the soft clip of 'sapo' where the advantage is positive. */
@@ -165,7 +167,7 @@ export const grpoConfigSchema = z.strictObject({
  */
 export type GRPOConfig = z.input<typeof grpoConfigSchema>;
 
-/** All fields, with the derived ones filled in. */
+/** All fields, with the derived ones filled in. The trainer fills in `routerAuxLossCoef`, which depends on the model. */
 export type ResolvedGRPOConfig = z.output<typeof grpoConfigSchema> & {
   stepsPerGeneration: number;
   generationBatchSize: number;

@@ -100,8 +100,9 @@ export class GRPOStep {
 
   /** True for rows that change neither the loss nor any gradient. */
   #isIdle(round: Round, i: number): boolean {
-    const { skipZeroAdvantageRows, beta, entropyCoef, topEntropyQuantile } = this.#config;
+    const { skipZeroAdvantageRows, beta, entropyCoef, topEntropyQuantile, routerAuxLossCoef = 0 } = this.#config;
     if (!skipZeroAdvantageRows || beta !== 0 || entropyCoef !== 0 || topEntropyQuantile !== 1) return false;
+    if (routerAuxLossCoef !== 0) return false;
     return round.advantages[i] === 0 || round.masked[i]!;
   }
 
@@ -173,6 +174,7 @@ export class GRPOStep {
       vespoLambdaPos: config.vespoLambdaPos,
       vespoKNeg: config.vespoKNeg,
       vespoLambdaNeg: config.vespoLambdaNeg,
+      routerAuxLossCoef: config.routerAuxLossCoef ?? 0,
     };
   }
 

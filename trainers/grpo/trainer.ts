@@ -8,6 +8,7 @@ import { CheckpointStore, refuseLaterCheckpoints, resolveResume } from '../check
 import { LoggerGroup } from '../loggers/logger.js';
 import type { Logger, Progress } from '../loggers/logger.js';
 import { defaultLoggers } from '../loggers/index.js';
+import { resolveRouterAuxLossCoef } from '../router.js';
 import { learningRateAt } from '../schedule.js';
 import { configWarnings, resolveGRPOConfig } from './config.js';
 import type { GRPOConfig, ResolvedGRPOConfig } from './config.js';
@@ -93,7 +94,9 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
         'GRPOTrainer needs at least one reward, and every reward must be a function',
       );
     }
-    this.config = resolveGRPOConfig(options.config ?? {}, rewards.length);
+    const config = resolveGRPOConfig(options.config ?? {}, rewards.length);
+    const routerAuxLossCoef = resolveRouterAuxLossCoef(config.routerAuxLossCoef, options.model, 'GRPOConfig');
+    this.config = { ...config, ...(routerAuxLossCoef === undefined ? {} : { routerAuxLossCoef }) };
     for (const warning of configWarnings(this.config)) process.emitWarning(warning, 'MlxConfigWarning');
     checkDataset(options.dataset, 'dataset');
     if (options.evalDataset !== undefined) checkDataset(options.evalDataset, 'evalDataset');

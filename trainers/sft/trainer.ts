@@ -9,6 +9,8 @@ import { LoggerGroup } from '../loggers/logger.js';
 import type { Logger } from '../loggers/logger.js';
 import { defaultLoggers } from '../loggers/index.js';
 import { Random } from '../random.js';
+import { MetricStore } from '../grpo/metrics.js';
+import { resolveRouterAuxLossCoef } from '../router.js';
 import { learningRateAt, schedulerTypes } from '../schedule.js';
 import { parseConfig } from '../validate.js';
 
@@ -44,6 +46,11 @@ export const sftConfigSchema = z.strictObject({
   maxLength: z.int().min(2).default(1024),
   /** Recompute activations in the backward pass: less memory, about a third more time. */
   gradientCheckpointing: z.boolean().default(false),
+  /**
+   * Models with experts: weight of the loss that makes routers use these evenly, its mean over the micro-batches of a step; 0 is off.
+   * Default: router_aux_loss_coef of the model's config.json.
+   */
+  routerAuxLossCoef: z.number().min(0).optional(),
   /** Optimizer steps between log lines. */
   loggingSteps: z.int().min(1).default(10),
   /** Of the order of the rows. */
@@ -57,7 +64,7 @@ export const sftConfigSchema = z.strictObject({
  */
 export type SFTConfig = z.input<typeof sftConfigSchema>;
 
-/** All fields. */
+/** All fields. The trainer fills in `routerAuxLossCoef`, which depends on the model. */
 export type ResolvedSFTConfig = z.output<typeof sftConfigSchema>;
 
 /** The answer that should follow a prompt. A conversation goes through the chat template, a text is taken as it is. */
@@ -91,7 +98,9 @@ export class SFTTrainer {
 
   constructor(options: SFTTrainerOptions) {
     rejectUnknownKeys(options, ['model', 'dataset', 'config', 'loggers'], 'SFTTrainer');
-    this.config = parseConfig(sftConfigSchema, options.config ?? {}, 'SFTConfig');
+    const config = parseConfig(sftConfigSchema, options.config ?? {}, 'SFTConfig');
+    const routerAuxLossCoef = resolveRouterAuxLossCoef(config.routerAuxLossCoef, options.model, 'SFTConfig');
+    this.config = { ...config, ...(routerAuxLossCoef === undefined ? {} : { routerAuxLossCoef }) };
     if (options.dataset.length === 0) throw new MlxError('ERR_MLX_CONFIG', 'SFTTrainer: the dataset is empty');
     this.#model = options.model;
     this.#examples = options.dataset.map((row) => encodeExample(options.model, row, this.config.maxLength));
@@ -121,6 +130,7 @@ export class SFTTrainer {
         startStep: 0,
       });
       const losses: number[] = [];
+      const routing = new MetricStore();
       let batches: Example[][] = [];
       let epoch = 0;
       let began = performance.now();
@@ -128,10 +138,14 @@ export class SFTTrainer {
         if (batches.length === 0) batches = this.#epochBatches(epoch++);
         const window = batches.splice(0, config.gradientAccumulationSteps);
         const numItemsInBatch = window.flat().reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
+        const routerAuxLossCoef = (config.routerAuxLossCoef ?? 0) / window.length;
         let stepLoss = 0;
         for (const rows of window) {
-          stepLoss += (await withSignal(signal, (cancel) => trainer.sftMicroStep(rows, { numItemsInBatch }, cancel)))
-            .loss;
+          const { loss, metrics } = await withSignal(signal, (cancel) =>
+            trainer.sftMicroStep(rows, { numItemsInBatch, routerAuxLossCoef }, cancel),
+          );
+          stepLoss += loss;
+          routing.addAll(metrics);
         }
         const learningRate = learningRateAt(step, { ...config, totalSteps });
         const { gradNorm } = await withSignal(undefined, () => trainer.optimizerStep({ learningRate }));
@@ -146,6 +160,7 @@ export class SFTTrainer {
             grad_norm: gradNorm,
             learning_rate: learningRate,
             step_time: stepTime,
+            ...routing.flush(),
           };
           await this.#loggers.metrics(step + 1, record);
           losses.length = 0;

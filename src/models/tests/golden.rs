@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::mlx::io::safetensors::{Source, write as write_safetensors};
 use crate::mlx::{Error, memory, value_and_grad};
 use crate::models::{Forward, experts};
+use crate::nn::RouterUse;
 use crate::testing::{assert_close, cases, golden_path, load_tensors, on_gpu};
 
 const CHECKPOINTS: &[&str] =
@@ -156,6 +157,54 @@ fn loss_and_every_gradient_match_transformers() {
         }
         assert_eq!(compared, want.len(), "{name}: number of gradients");
     });
+}
+
+#[test]
+fn the_routers_loss_and_its_gradients_match_transformers() {
+    for name in ["qwen3_moe", "qwen3_moe_all", "qwen2_moe"] {
+        for checkpointed in [false, true] {
+            let (io, case) = (io(name), cases(&golden_name(name))["cases"][0].clone());
+            let expected = |key: &str| case["expected"][key].as_f64().unwrap() as f32;
+            let mut model = load_f32(&golden_path(&golden_name(name))).unwrap();
+            model.net.set_checkpoint_layers(checkpointed);
+            let (config, top_k) = {
+                let config = model.net.config();
+                (config.moe.clone().unwrap(), config.experts().unwrap().num_experts_per_tok)
+            };
+            let aux_loss = |model: &Model, forward: Forward, weights: Option<&Array>| {
+                let router_logits = model.net.forward(forward)?.router_logits;
+                let sparse = config.sparse_layers.iter().filter(|sparse| **sparse).count();
+                assert_eq!(router_logits.len(), sparse, "{name}");
+                RouterUse::new(&router_logits, top_k, weights)?.load_balancing_loss()
+            };
+            let close = |got: &Array, want: f32| {
+                let got = got.item().unwrap();
+                assert!((got - want).abs() < 1e-5 * want, "{name}: {got}, transformers has {want}");
+            };
+            let single = &io["single_ids"];
+            close(&aux_loss(&model, Forward::new(single), None).unwrap(), expected("aux_loss_single"));
+            let (ids, mask) = (&io["input_ids"], &io["attention_mask"]);
+            let padding = left_padding(mask);
+            let padded = Forward { ids, left_padding: Some(&padding), caches: None };
+            close(&aux_loss(&model, padded, Some(mask)).unwrap(), expected("aux_loss_batch"));
+            let mut caches = batch_caches(&model, mask);
+            close(&aux_loss(&model, Forward::cached(ids, &mut caches), Some(mask)).unwrap(), expected("aux_loss_batch"));
+
+            let names: Vec<String> = model.trainable().into_iter().filter(|name| name.ends_with(".mlp.gate.weight")).collect();
+            let parameters: std::collections::HashMap<String, Array> = model.parameters().into_iter().collect();
+            let held: Vec<Array> = names.iter().map(|name| parameters[name].clone()).collect();
+            let argnums: Vec<i32> = (0..held.len() as i32).collect();
+            let run = |inputs: &[Array]| {
+                model.set(&names, inputs)?;
+                Ok(vec![aux_loss(&model, Forward::new(single), None)?])
+            };
+            let (_, gradients) = value_and_grad(run, &held, &argnums).unwrap();
+            let (atol, rtol) = tolerance(name, "grads");
+            for (parameter, gradient) in names.iter().zip(gradients) {
+                assert_close(&gradient, &io[&format!("aux_grad/{parameter}")], atol, rtol, &format!("{name}: {parameter}"));
+            }
+        }
+    }
 }
 
 #[test]
