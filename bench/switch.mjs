@@ -57,7 +57,10 @@ function loop({ gate, up, down }, x, lists) {
   const parts = lists.tokens.map(([expert, tokens]) => {
     const rows = x.take(tokens, 0);
     const of = (weight) => weight.index(expert).T;
-    return nn.silu(rows.matmul(of(gate))).multiply(rows.matmul(of(up))).matmul(of(down));
+    return nn
+      .silu(rows.matmul(of(gate)))
+      .multiply(rows.matmul(of(up)))
+      .matmul(of(down));
   });
   return mx.concatenate(parts, 0).take(lists.places, 0);
 }
@@ -67,9 +70,16 @@ function lists(indices) {
   const sorted = pairs.toSorted((a, b) => a.expert - b.expert);
   const places = new Int32Array(sorted.length);
   sorted.forEach(({ place }, i) => (places[place] = i));
-  const tokens = [...Map.groupBy(sorted, ({ expert }) => expert)];
+  const of = Array.from({ length: experts }, (_, expert) => sorted.filter((pair) => pair.expert === expert));
+  const used = of.flatMap((tokens, expert) => (tokens.length > 0 ? [[expert, tokens]] : []));
   return {
-    tokens: tokens.map(([expert, of]) => [expert, mx.array(of.map(({ token }) => token), 'int32')]),
+    tokens: used.map(([expert, tokens]) => [
+      expert,
+      mx.array(
+        tokens.map(({ token }) => token),
+        'int32',
+      ),
+    ]),
     places: mx.array([...places], 'int32').reshape([indices.length, k]),
   };
 }
@@ -129,7 +139,8 @@ function interleaved(works) {
 function print(title, columns, rows) {
   if (options.json) return console.log(JSON.stringify({ title, columns, rows }));
   console.log(`\n${title}\n`);
-  const cell = (value) => (typeof value === 'number' && !Number.isInteger(value) ? value.toPrecision(3) : String(value));
+  const cell = (value) =>
+    typeof value === 'number' && !Number.isInteger(value) ? value.toPrecision(3) : String(value);
   for (const line of [columns, columns.map(() => '---'), ...rows]) console.log(`| ${line.map(cell).join(' | ')} |`);
 }
 
@@ -156,7 +167,11 @@ function compare() {
   }
   const results = interleaved(works);
   const columns = ['tokens', 'ours, ms', 'loop, ms', ...(options.ours ? [] : ['mlx-lm, ms'])];
-  print('A layer of experts', columns, Object.keys(results[0]).map((key) => [key, ...results.map((one) => one[key])]));
+  print(
+    'A layer of experts',
+    columns,
+    Object.keys(results[0]).map((key) => [key, ...results.map((one) => one[key])]),
+  );
 }
 
 function threshold() {
@@ -185,7 +200,9 @@ function quantized() {
   const rows = [1, 2, 8, 16, 64, 256, 512].map((tokens) => {
     const ids = mx.array(chosen(tokens), 'int32').astype('uint32');
     const x = normal([tokens, hidden], 4);
-    const works = [direct(false), direct(true), dequantised(true)].map((run) => () => ({ ms: time(() => run(x, ids)) }));
+    const works = [direct(false), direct(true), dequantised(true)].map((run) => () => ({
+      ms: time(() => run(x, ids)),
+    }));
     return [tokens * k, ...interleaved(works).map(({ ms }) => ms)];
   });
   print('Experts of 4 bits', ['pairs', 'packed, ms', 'packed and sorted', 'dequantised and sorted'], rows);

@@ -19,7 +19,10 @@ function routerUse(routerLogits: readonly ArrayLike[], options: RouterOptions, w
   rejectUnknownKeys(options, ['numExpertsPerTok', 'attentionMask'], where);
   const { numExpertsPerTok, attentionMask } = options;
   if (!Number.isInteger(numExpertsPerTok)) {
-    throw new MlxError('ERR_MLX_ARGUMENT', `${where}: numExpertsPerTok must be a whole number, got ${numExpertsPerTok}`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `${where}: numExpertsPerTok must be a whole number, got ${numExpertsPerTok}`,
+    );
   }
   return guard(() => loss.routerUse(operands(routerLogits), numExpertsPerTok, optionalOperand(attentionMask)));
 }

@@ -16,11 +16,14 @@ impl RouterUse {
     /// From each layer's router logits `[.., experts]`, of which the `top_k` largest were chosen. `token_weights` `[..]` say how much
     /// each token counts, 0 at padding; all count alike without them.
     pub fn new(router_logits: &[Array], top_k: i32, token_weights: Option<&Array>) -> Result<Self> {
-        let first = router_logits.first().ok_or_else(|| Error::Argument("router logits of at least one layer are needed".into()))?;
+        let first =
+            router_logits.first().ok_or_else(|| Error::Argument("router logits of at least one layer are needed".into()))?;
         let shape = first.shape();
         if shape.is_empty() || first.size() == 0 || router_logits.iter().any(|logits| logits.shape() != shape) {
             let shapes: Vec<&[i32]> = router_logits.iter().map(Array::shape).collect();
-            return Err(Error::Shape(format!("router logits must be [.., experts], the same for every layer; they are {shapes:?}")));
+            return Err(Error::Shape(format!(
+                "router logits must be [.., experts], the same for every layer; they are {shapes:?}"
+            )));
         }
         if let Some(logits) = router_logits.iter().find(|logits| !logits.dtype().is_float()) {
             return Err(Error::Dtype(format!("router logits must be float, not {}", logits.dtype().name())));
