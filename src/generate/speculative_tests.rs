@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::engine::{Engine, EngineOptions, Event, Request, RequestOptions, Step, Summary};
 use super::{SamplerOptions, SpeculationOptions, Speculator};
 use crate::mlx::{Array, Dtype, Result};
-use crate::models::{self, CausalLm, Forward, LoadOptions, Model, ModelConfig};
+use crate::models::{self, CausalLm, Forward, Hidden, LoadOptions, Model, ModelConfig};
 use crate::nn::{Module, Weight};
 use crate::runtime;
 use crate::testing::golden_path;
@@ -158,8 +158,8 @@ impl CausalLm for Markov<'_> {
         self.like.config()
     }
 
-    fn hidden(&self, input: Forward) -> Result<Array> {
-        self.logits.rows(input.ids)
+    fn forward(&self, input: Forward) -> Result<Hidden> {
+        Ok(Hidden { states: self.logits.rows(input.ids)?, router_logits: Vec::new() })
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {

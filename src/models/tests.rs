@@ -4,6 +4,7 @@ mod golden;
 mod hostile;
 mod lora;
 mod rope;
+mod sizes;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::*;
 use crate::generate::SamplerOptions;
 use crate::mlx::{Array, Dtype, Error, Result};
-use crate::models::{self, CausalLm, Forward, LoadOptions, Model, ModelConfig};
+use crate::models::{self, CausalLm, Forward, Hidden, LoadOptions, Model, ModelConfig};
 use crate::nn::{Module, Weight};
 use crate::runtime::{self, Cancel};
 use crate::testing::{golden_path, load_tensors};
@@ -440,8 +440,8 @@ impl CausalLm for Fragile<'_> {
         self.net.config()
     }
 
-    fn hidden(&self, input: Forward) -> Result<Array> {
-        if self.fail.replace(false) { Err(Error::OutOfMemory("a test".into())) } else { self.net.hidden(input) }
+    fn forward(&self, input: Forward) -> Result<Hidden> {
+        if self.fail.replace(false) { Err(Error::OutOfMemory("a test".into())) } else { self.net.forward(input) }
     }
 
     fn logits(&self, hidden: &Array) -> Result<Array> {
