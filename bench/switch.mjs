@@ -6,7 +6,6 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { mx, nn } from '../dist/lib/index.js';
@@ -65,7 +64,8 @@ function loop({ gate, up, down }, x, lists) {
   return mx.concatenate(parts, 0).take(lists.places, 0);
 }
 
-function lists(indices) {
+/** What the loop needs of the experts of tokens: each expert's tokens, and where its rows belong. */
+function sortedLists(indices) {
   const pairs = indices.flatMap((row, token) => row.map((expert, j) => ({ expert, token, place: token * k + j })));
   const sorted = pairs.toSorted((a, b) => a.expert - b.expert);
   const places = new Int32Array(sorted.length);
@@ -136,18 +136,18 @@ function interleaved(works) {
   );
 }
 
+const cell = (value) => (typeof value === 'number' && !Number.isInteger(value) ? value.toPrecision(3) : String(value));
+
 function print(title, columns, rows) {
   if (options.json) return console.log(JSON.stringify({ title, columns, rows }));
   console.log(`\n${title}\n`);
-  const cell = (value) =>
-    typeof value === 'number' && !Number.isInteger(value) ? value.toPrecision(3) : String(value);
   for (const line of [columns, columns.map(() => '---'), ...rows]) console.log(`| ${line.map(cell).join(' | ')} |`);
 }
 
 function compare() {
   const cases = [1, 8, 64, 512].map((tokens) => {
     const indices = chosen(tokens);
-    return { tokens, ids: mx.array(indices, 'int32').astype('uint32'), of: lists(indices) };
+    return { tokens, ids: mx.array(indices, 'int32').astype('uint32'), of: sortedLists(indices) };
   });
   const all = (run, which) => () =>
     Object.fromEntries(

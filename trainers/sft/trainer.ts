@@ -141,11 +141,11 @@ export class SFTTrainer {
         const routerAuxLossCoef = (config.routerAuxLossCoef ?? 0) / window.length;
         let stepLoss = 0;
         for (const rows of window) {
-          const { loss, metrics } = await withSignal(signal, (cancel) =>
+          const result = await withSignal(signal, (cancel) =>
             trainer.sftMicroStep(rows, { numItemsInBatch, routerAuxLossCoef }, cancel),
           );
-          stepLoss += loss;
-          routing.addAll(metrics);
+          stepLoss += result.loss;
+          routing.addAll(result.metrics);
         }
         const learningRate = learningRateAt(step, { ...config, totalSteps });
         const { gradNorm } = await withSignal(undefined, () => trainer.optimizerStep({ learningRate }));
