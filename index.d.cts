@@ -99,6 +99,8 @@ export declare class NativeCache {
   reset(): void
   /** The filled slots: keys and values, or codes, scales and biases of both, or nothing. */
   state(): Array<ArrayHandle>
+  /** Takes what another one holds, and its kind. */
+  becomeOther(other: NativeCache): void
   /** Replaces what it holds by arrays as `state` gives them. */
   setState(arrays: Array<ArrayHandle>): void
 }
@@ -118,8 +120,11 @@ export declare class NativeDecodeStream {
 
 /** Requests that share a batch: they join and leave it at any step. Ends with the model, or with `close`. */
 export declare class NativeEngine {
-  /** Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text. */
-  submit(promptIds: Array<number>, options: GenerateOptions, tokenizer?: NativeTokenizer | undefined | null): number
+  /**
+   * Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text. It goes on from
+   * `caches`, which stay as they are: what they become comes with its `FinishedEvent`.
+   */
+  submit(promptIds: Array<number>, options: GenerateOptions, tokenizer?: NativeTokenizer | undefined | null, caches?: Array<NativeCache> | undefined | null): number
   /** Ends a request without another event, before the next step. */
   cancel(request: number): void
   /**
@@ -168,9 +173,9 @@ export declare class NativeModel {
   parameter(name: string): ArrayHandle
   /**
    * An engine that decodes requests together; see `NativeEngine`. With a draft model or prompt lookup it answers them one after
-   * the other, checking several guessed tokens in each pass.
+   * the other, checking several guessed tokens in each pass. Prompts are looked up in `prefix_cache`, where there is one, and put in.
    */
-  createEngine(options?: EngineOptions | undefined | null, draftModel?: NativeModel | undefined | null): NativeEngine
+  createEngine(options?: EngineOptions | undefined | null, draftModel?: NativeModel | undefined | null, prefixCache?: NativePrefixCache | undefined | null): NativeEngine
   /** Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order. */
   generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null): Promise<BatchResult>
   /** Adds LoRA factors and freezes everything else. */
@@ -516,6 +521,10 @@ export interface EngineOptions {
   numDraftTokens?: number
   /** Guesses come from what followed the last tokens earlier in the text. */
   promptLookup?: PromptLookup
+  /** The caches of rows: see `ModelCacheOptions`. */
+  cache?: ModelCacheOptions
+  /** Requests never share the batch; one may then bring its own caches. */
+  alone?: boolean
 }
 
 export interface EngineStats {
@@ -526,11 +535,16 @@ export interface EngineStats {
   /** Rows that decode. */
   running: number
   promptTokens: number
+  /** Those of them that the prefix cache knew. */
+  cachedTokens: number
   generatedTokens: number
   /** Decoding steps, of however many rows. */
   steps: number
   prefillMs: number
   decodeMs: number
+  /** Entries of the prefix cache, and their bytes. */
+  prefixEntries: number
+  prefixBytes: number
 }
 
 /** A request has ended without a result. */
@@ -550,6 +564,8 @@ export interface FftOptions {
 export interface FinishedEvent {
   request: number
   promptTokens: number
+  /** Those of them that the prefix cache knew. */
+  cachedTokens: number
   generatedTokens: number
   /** From the beginning of the prefill to the first token. */
   promptMs: number
@@ -558,6 +574,8 @@ export interface FinishedEvent {
   /** Tokens that were guessed, and how many of them were right. */
   draftTokens: number
   acceptedTokens: number
+  /** The request's own caches, where it brought some. */
+  caches?: Array<NativeCache>
 }
 
 /** What one forward pass gives. */

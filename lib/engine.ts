@@ -1,37 +1,78 @@
 import { alone } from './array/convert.js';
 import { MxArray, wrap } from './array/core.js';
 import { keep, tidy } from './array/tidy.js';
+import { nativeCaches } from './cache/base.js';
+import type { LayerCache } from './cache/base.js';
+import type { KvCacheOptions, PrefixCache, PrefixCacheOptions } from './cache/prompt.js';
 import { guard, MlxError, wrapNativeError } from './errors.js';
 import type { LanguageModel, Prompt } from './model.js';
 import type {
   ArrayHandle,
   EngineEvents,
   EngineStats,
+  NativeCache,
   NativeEngine,
   NativeGenerateOptions,
   UnprocessedLogits,
 } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { resolveLimits, resolveSpeculation, speculationKeys } from './request-options.js';
-import type { BatchLimits, RequestOptions, SpeculationOptions } from './request-options.js';
+import {
+  kvCacheKeys,
+  resolveCache,
+  resolveLimits,
+  resolvePrefixCache,
+  resolveSpeculation,
+  speculationKeys,
+} from './request-options.js';
+import type { BatchLimits, CachingOptions, RequestOptions, SpeculationOptions } from './request-options.js';
 import type { GenerateOptions } from './sampling.js';
 import { GenerateStream, summarize } from './stream.js';
 import type { GenerateChunk, GenerateResult, Totals } from './stream.js';
 import type { Tokenizer } from './tokenizer.js';
 
-/** How much an engine takes on at a time. */
-export interface EngineOptions extends BatchLimits, SpeculationOptions {
+/** How much an engine takes on at a time, and what its caches remember: the same for all its requests. */
+export interface EngineOptions extends BatchLimits, SpeculationOptions, KvCacheOptions {
   /** The most answers that are decoded together; further requests wait. Default 32. */
   maxBatchSize?: number;
   /** The most prompts that are read together. Default 8. */
   prefillBatchSize?: number;
+  /**
+   * Prompts that begin like an earlier prompt and its answer are not read again. True keeps the 10 that were used last; options say how many
+   * and how many bytes; a {@link PrefixCache} may be shared with other engines. Answers are as without it.
+   */
+  prefixCache?: boolean | PrefixCacheOptions | PrefixCache;
 }
 
-const engineKeys = ['maxBatchSize', 'prefillBatchSize', 'prefillStepSize', ...speculationKeys];
-const engineOnly: ReadonlySet<string> = new Set(['prefillStepSize', ...speculationKeys]);
+const engineKeys = [
+  'maxBatchSize',
+  'prefillBatchSize',
+  'prefillStepSize',
+  'prefixCache',
+  ...speculationKeys,
+  ...kvCacheKeys,
+];
+const engineOnly: ReadonlySet<string> = new Set(['prefillStepSize', 'prefixCache', ...speculationKeys, ...kvCacheKeys]);
 
 /** Options of one request. */
-export type SubmitOptions = Omit<GenerateOptions, keyof BatchLimits | keyof SpeculationOptions>;
+export type SubmitOptions = Omit<
+  GenerateOptions,
+  keyof BatchLimits | keyof SpeculationOptions | keyof KvCacheOptions | keyof CachingOptions
+>;
+
+/** Caches that answers go on from at this moment. */
+const inUse = new WeakSet<LayerCache>();
+
+/** Takes the caches that a prompt goes on from until the answer has ended. */
+function claim(caches: readonly LayerCache[]): NativeCache[] {
+  const natives = nativeCaches(caches, 'promptCache');
+  if (caches.some((cache) => inUse.has(cache)))
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      'another answer goes on from this promptCache; wait for it, or copy the caches: cache.map((layer) => layer.copy())',
+    );
+  caches.forEach((cache) => inUse.add(cache));
+  return natives;
+}
 
 /** A request under way: its chunks until somebody reads them, and how it ended. */
 class Answer {
@@ -40,7 +81,7 @@ class Answer {
   #wake: (() => void) | undefined;
 
   constructor(
-    readonly options: RequestOptions & { signal?: AbortSignal },
+    readonly options: RequestOptions & Pick<CachingOptions, 'promptCache'> & { signal?: AbortSignal },
     /** Ends the native request. */
     readonly cancel: () => void,
   ) {}
@@ -110,9 +151,10 @@ export class EngineCore {
     return { ...stats, waiting: stats.waiting + this.#preparing.size };
   }
 
-  submit(ids: number[], native: NativeGenerateOptions, options: RequestOptions & { signal?: AbortSignal }): Answer {
+  submit(ids: number[], native: NativeGenerateOptions, options: Answer['options']): Answer {
     if (this.#closed) throw new MlxError('ERR_MLX_DISPOSED', 'this engine has been closed; make another one');
-    const { signal } = options;
+    const { signal, promptCache } = options;
+    const caches = promptCache === undefined ? undefined : claim(promptCache);
     const onAbort = (): void => {
       answer.fail(signal!.reason);
       answer.cancel();
@@ -127,13 +169,24 @@ export class EngineCore {
       }
     });
     const enter = (): void => {
-      request = guard(() => this.#native.submit(ids, native, this.#tokenizer?.handle));
+      request = guard(() => this.#native.submit(ids, native, this.#tokenizer?.handle, caches));
       this.#answers.set(request, answer);
       void this.#pump();
     };
-    this.#unlisten.set(answer, () => signal?.removeEventListener('abort', onAbort));
-    if (native.responseFormat === undefined || this.#tokenizer === null) enter();
-    else void this.#enterPrepared(answer, this.#tokenizer.prepareNative(native.responseFormat), enter);
+    this.#release.set(answer, () => {
+      signal?.removeEventListener('abort', onAbort);
+      promptCache?.forEach((cache) => inUse.delete(cache));
+    });
+    if (native.responseFormat !== undefined && this.#tokenizer !== null) {
+      void this.#enterPrepared(answer, this.#tokenizer.prepareNative(native.responseFormat), enter);
+    } else {
+      try {
+        enter();
+      } catch (error) {
+        this.#leave(answer);
+        throw error;
+      }
+    }
     signal?.addEventListener('abort', onAbort, { once: true });
     return answer;
   }
@@ -150,12 +203,12 @@ export class EngineCore {
     }
   }
 
-  readonly #unlisten = new Map<Answer, () => void>();
+  readonly #release = new Map<Answer, () => void>();
 
   #leave(answer: Answer): void {
     this.#preparing.delete(answer);
-    this.#unlisten.get(answer)?.();
-    this.#unlisten.delete(answer);
+    this.#release.get(answer)?.();
+    this.#release.delete(answer);
   }
 
   #forget(request: number): boolean {
@@ -227,17 +280,23 @@ export class EngineCore {
     for (const {
       request,
       promptTokens,
+      cachedTokens,
       generatedTokens,
       promptMs,
       decodeMs,
       draftTokens,
       acceptedTokens,
+      caches,
     } of finished) {
       const answer = this.#answers.get(request);
+      const { promptCache } = answer?.options ?? {};
+      if (promptCache !== undefined && caches?.length !== promptCache.length)
+        answer?.fail(new MlxError('ERR_MLX_INTERNAL', 'the caches that the answer went on from did not come back'));
+      else promptCache?.forEach((cache, layer) => cache.native.becomeOther(caches![layer]!));
       this.#forget(request);
       const acceptanceRate = draftTokens > 0 ? acceptedTokens / draftTokens : 0;
       answer?.finish({
-        ...summarize(promptTokens, generatedTokens, promptMs, decodeMs),
+        ...summarize(promptTokens, cachedTokens, generatedTokens, promptMs, decodeMs),
         ...(this.#speculates ? { speculation: { draftTokens, acceptedTokens, acceptanceRate } } : {}),
       });
     }
@@ -330,6 +389,8 @@ export class EngineRequest extends GenerateStream implements PromiseLike<Generat
 export class Engine {
   readonly #model: LanguageModel;
   readonly #core: EngineCore;
+  /** What knows the beginnings of prompts, where there is such a cache. */
+  readonly prefixCache: PrefixCache | undefined;
 
   constructor(model: LanguageModel, options: EngineOptions = {}) {
     rejectUnknownKeys(options, engineKeys, 'Engine');
@@ -337,7 +398,12 @@ export class Engine {
     const { maxBatchSize, prefillBatchSize, prefillStepSize } = options;
     const { limits, draft } = resolveSpeculation(options, 'Engine');
     const sizes = resolveLimits({ maxBatchSize, prefillBatchSize, prefillStepSize }, 'Engine');
-    this.#core = model.startEngine({ ...sizes, ...limits }, draft);
+    this.prefixCache = resolvePrefixCache(options.prefixCache, 'Engine');
+    this.#core = model.startEngine(
+      { ...sizes, ...limits, ...resolveCache(options, 'Engine') },
+      draft,
+      this.prefixCache,
+    );
   }
 
   /** Puts a request at the end of the queue. */
@@ -345,6 +411,11 @@ export class Engine {
     const misplaced = Object.keys(options).find((key) => engineOnly.has(key));
     if (misplaced !== undefined)
       throw new MlxError('ERR_MLX_CONFIG', `${misplaced} is an option of the engine, not of a request`);
+    if ('promptCache' in options)
+      throw new MlxError(
+        'ERR_MLX_CONFIG',
+        'promptCache is an option of generate() and stream(): requests of an engine share a batch',
+      );
     options.signal?.throwIfAborted();
     const { ids, sampling } = this.#model.request(prompt, options, 'submit()');
     return new EngineRequest(this.#core.submit(ids, sampling, options), options.signal);

@@ -149,6 +149,7 @@ export {
 export type {
   AttendOptions,
   CacheMask,
+  KvCacheOptions,
   LoadedPromptCache,
   MakeMaskOptions,
   ModelCache,

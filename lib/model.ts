@@ -6,6 +6,7 @@ import type { ArrayLike } from './array/core.js';
 import { array } from './array/create.js';
 import { nativeCaches } from './cache/base.js';
 import type { LayerCache } from './cache/base.js';
+import type { PrefixCache } from './cache/prompt.js';
 import { templateMessages } from './chat/messages.js';
 import type { ChatMessage } from './chat/messages.js';
 import { errorText, guard, MlxError, wrapNativeError } from './errors.js';
@@ -25,8 +26,16 @@ import type {
   NativeModel,
 } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { resolveLimits, resolveRequest, resolveSpeculation, speculationKeys } from './request-options.js';
-import type { SpeculationOptions } from './request-options.js';
+import {
+  cachingKeys,
+  checkCaching,
+  resolveCache,
+  resolveLimits,
+  resolveRequest,
+  resolveSpeculation,
+  speculationKeys,
+} from './request-options.js';
+import type { CachingOptions, SpeculationOptions } from './request-options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
 import { withSignal } from './signal.js';
@@ -103,7 +112,7 @@ function leftPaddingOf(attentionMask: ArrayLike, shape: readonly number[]): numb
 
 export interface GenerateBatchOptions extends Omit<
   GenerateOptions,
-  'n' | 'onProgress' | 'logitsProcessors' | keyof SpeculationOptions
+  'n' | 'onProgress' | 'logitsProcessors' | keyof SpeculationOptions | keyof CachingOptions
 > {
   /** Answers for each prompt. Default 1. */
   numGenerations?: number;
@@ -122,7 +131,7 @@ export interface GenerateBatchResult {
 }
 
 const batchKeys = [
-  ...generateKeys.filter((key) => !['n', 'logitsProcessors', ...speculationKeys].includes(key)),
+  ...generateKeys.filter((key) => !['n', 'logitsProcessors', ...speculationKeys, ...cachingKeys].includes(key)),
   'numGenerations',
   'completionBatchSize',
   'prefillBatchSize',
@@ -297,7 +306,13 @@ export class LanguageModel {
     const { ids, sampling } = this.request(prompt, options, where);
     const { n = 1, prefillStepSize } = options;
     const speculation = resolveSpeculation(options, where);
-    const limits = { ...resolveLimits({ maxBatchSize: n, prefillStepSize }, where), ...speculation.limits };
+    checkCaching(options, where);
+    const limits = {
+      ...resolveLimits({ maxBatchSize: n, prefillStepSize }, where),
+      ...resolveCache(options, where),
+      ...speculation.limits,
+      alone: true,
+    };
     return new GenerateStream(() => this.#answer(ids, sampling, options, limits, speculation.draft), options.signal);
   }
 
@@ -309,7 +324,7 @@ export class LanguageModel {
     limits: NativeEngineOptions,
     draft: NativeModel | undefined,
   ): AsyncGenerator<GenerateChunk, Totals, undefined> {
-    const engine = this.startEngine(limits, draft);
+    const engine = this.startEngine(limits, draft, options.prefixCache);
     try {
       return yield* engine.submit(ids, sampling, options).read();
     } finally {
@@ -318,9 +333,9 @@ export class LanguageModel {
   }
 
   /** @internal */
-  startEngine(limits: NativeEngineOptions, draft?: NativeModel): EngineCore {
+  startEngine(limits: NativeEngineOptions, draft?: NativeModel, prefixCache?: PrefixCache): EngineCore {
     return new EngineCore(
-      guard(() => this.handle.createEngine(limits, draft)),
+      guard(() => this.handle.createEngine(limits, draft, prefixCache?.native)),
       this.#tokenizer,
       draft !== undefined || limits.promptLookup !== undefined,
     );
@@ -339,7 +354,10 @@ export class LanguageModel {
     rejectUnknownKeys(options, batchKeys, where);
     const { numGenerations = 1, completionBatchSize, prefillBatchSize, prefillStepSize, onProgress, ...rest } = options;
     const handle = this.handle;
-    const limits = resolveLimits({ maxBatchSize: completionBatchSize, prefillBatchSize, prefillStepSize }, where);
+    const limits = {
+      ...resolveLimits({ maxBatchSize: completionBatchSize, prefillBatchSize, prefillStepSize }, where),
+      ...resolveCache(options, where),
+    };
     const sampling = {
       ...resolveSampling(rest, samplingDefaults(handle.generationConfigJson), where, this.#tokenizer),
       ...resolveRequest(rest, where),
@@ -359,7 +377,7 @@ export class LanguageModel {
     }));
     return {
       completions: ids.map((_, i) => rows.slice(i * numGenerations, (i + 1) * numGenerations)),
-      ...summarize(batch.promptTokens, batch.generatedTokens, batch.prefillMs, batch.decodeMs),
+      ...summarize(batch.promptTokens, 0, batch.generatedTokens, batch.prefillMs, batch.decodeMs),
     };
   }
 

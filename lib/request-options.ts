@@ -1,4 +1,7 @@
 import type { MxArray } from './array/core.js';
+import type { LayerCache } from './cache/base.js';
+import { PrefixCache } from './cache/prompt.js';
+import type { KvCacheOptions, PrefixCacheOptions } from './cache/prompt.js';
 import { MlxError } from './errors.js';
 import type { LanguageModel } from './model.js';
 import type { NativeEngineOptions, NativeGenerateOptions, NativeModel } from './native-types.js';
@@ -88,6 +91,21 @@ export interface SpeculationOptions {
   numDraftTokens?: number;
 }
 
+/** What an answer of its own begins with, beside the prompt. */
+export interface CachingOptions {
+  /**
+   * Caches that the prompt goes on from (`makePromptCache`, `loadPromptCache`), in place of what the options of caches say. When the answer
+   * has ended by itself they have read the prompt and the answer, but perhaps its last token; otherwise they are as before.
+   */
+  promptCache?: readonly LayerCache[];
+  /** Looks up the beginning of the prompt here before it is read, and puts in the prompt and the answer. */
+  prefixCache?: PrefixCache;
+}
+
+export const cachingKeys = ['promptCache', 'prefixCache'] as const;
+
+export const kvCacheKeys = ['maxKvSize', 'keep', 'kvBits', 'kvGroupSize', 'quantizedKvStart'] as const;
+
 export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens'] as const;
 
 export const requestKeys = [
@@ -144,6 +162,62 @@ export function resolveLimits(limits: NativeEngineOptions, where: string): Nativ
   const given = Object.entries(limits).filter(([, value]) => value !== undefined);
   for (const [key, value] of given) if (!isWhole(value, 1)) refuse(key, where, 'a whole number from 1', value);
   return Object.fromEntries(given);
+}
+
+const kvBits: readonly unknown[] = [2, 3, 4, 5, 6, 8];
+const kvGroupSizes: readonly unknown[] = [32, 64, 128];
+
+/** The addon's options of caches, checked; nothing where none are given. */
+export function resolveCache(options: KvCacheOptions, where: string): Pick<NativeEngineOptions, 'cache'> {
+  const given = Object.fromEntries(
+    kvCacheKeys.map((key) => [key, options[key]] as const).filter(([, value]) => value !== undefined),
+  ) as KvCacheOptions;
+  const { maxKvSize, keep, quantizedKvStart } = given;
+  if (maxKvSize !== undefined && !isWhole(maxKvSize, 1)) refuse('maxKvSize', where, 'a whole number from 1', maxKvSize);
+  if (keep !== undefined && maxKvSize === undefined)
+    throw new MlxError('ERR_MLX_CONFIG', `keep of ${where} belongs to a bounded cache: give maxKvSize too`);
+  if (keep !== undefined && !(isWhole(keep, 0) && keep < maxKvSize!))
+    refuse('keep', where, `a whole number from 0, below maxKvSize (${maxKvSize})`, keep);
+  if (given.kvBits !== undefined && !kvBits.includes(given.kvBits))
+    refuse('kvBits', where, `one of ${kvBits.join(', ')}`, given.kvBits);
+  if (given.kvGroupSize !== undefined && !kvGroupSizes.includes(given.kvGroupSize))
+    refuse('kvGroupSize', where, `one of ${kvGroupSizes.join(', ')}`, given.kvGroupSize);
+  if (quantizedKvStart !== undefined && !isWhole(quantizedKvStart, 0))
+    refuse('quantizedKvStart', where, 'a whole number from 0', quantizedKvStart);
+  return Object.keys(given).length === 0 ? {} : { cache: given };
+}
+
+/** The cache of prefixes that an engine is told to use. */
+export function resolvePrefixCache(
+  prefixCache: boolean | PrefixCacheOptions | PrefixCache | undefined,
+  where: string,
+): PrefixCache | undefined {
+  if (prefixCache === undefined || prefixCache === false) return undefined;
+  if (prefixCache instanceof PrefixCache) return prefixCache;
+  if (prefixCache === true) return new PrefixCache();
+  if (typeof prefixCache !== 'object' || prefixCache === null)
+    refuse('prefixCache', where, 'true, false, options or a PrefixCache', prefixCache);
+  rejectUnknownKeys(prefixCache, ['maxEntries', 'maxBytes'], `prefixCache of ${where}`);
+  return new PrefixCache(prefixCache);
+}
+
+/** Checks what an answer of its own begins with. */
+export function checkCaching(
+  { promptCache, prefixCache, maxKvSize, keep }: CachingOptions & KvCacheOptions,
+  where: string,
+): void {
+  if (prefixCache !== undefined && !(prefixCache instanceof PrefixCache))
+    throw new MlxError(
+      'ERR_MLX_CONFIG',
+      `prefixCache of ${where} must be a PrefixCache, which outlives one answer; true belongs to an Engine`,
+    );
+  if (promptCache === undefined) return;
+  const bound = maxKvSize === undefined ? (keep === undefined ? undefined : 'keep') : 'maxKvSize';
+  if (bound !== undefined)
+    throw new MlxError(
+      'ERR_MLX_CONFIG',
+      `${bound} of ${where} cannot be given beside promptCache: that cache is bounded or not; see makePromptCache(model, { maxKvSize })`,
+    );
 }
 
 /** The addon's options of speculative decoding and the draft model, checked. */

@@ -2,8 +2,9 @@ import { randomInt } from 'node:crypto';
 import { MlxError } from './errors.js';
 import type { NativeGenerateOptions } from './native-types.js';
 import { rejectUnknownKeys } from './options.js';
-import { requestKeys, speculationKeys } from './request-options.js';
-import type { BatchLimits, RequestOptions, SpeculationOptions } from './request-options.js';
+import type { KvCacheOptions } from './cache/prompt.js';
+import { cachingKeys, kvCacheKeys, requestKeys, speculationKeys } from './request-options.js';
+import type { BatchLimits, CachingOptions, RequestOptions, SpeculationOptions } from './request-options.js';
 import type { ChatTemplateOptions, Tokenizer } from './tokenizer.js';
 
 /**
@@ -88,7 +89,8 @@ export interface SamplingOptions extends SamplerSettings {
   ignoreEos?: boolean;
 }
 
-export interface GenerateOptions extends SamplingOptions, RequestOptions, BatchLimits, SpeculationOptions {
+export interface GenerateOptions
+  extends SamplingOptions, RequestOptions, BatchLimits, SpeculationOptions, KvCacheOptions, CachingOptions {
   /** Take a string prompt as it is, without the chat template. Default false: a string is a user message where the model has a template. */
   raw?: boolean;
   /** Qwen3: false asks for an answer without a `<think>` part. */
@@ -181,6 +183,8 @@ export const generateKeys: readonly string[] = [
   ...samplingKeys,
   ...requestKeys,
   ...speculationKeys,
+  ...kvCacheKeys,
+  ...cachingKeys,
   'prefillStepSize',
   'raw',
   'enableThinking',

@@ -3,6 +3,8 @@ import type { FinishReason, TokenLogprob } from './native-types.js';
 
 export interface Usage {
   promptTokens: number;
+  /** Tokens of the prompt that a prefix cache had read before; OpenAI's `prompt_tokens_details.cached_tokens`. */
+  cachedTokens: number;
   completionTokens: number;
 }
 
@@ -62,19 +64,20 @@ export type Totals = Pick<GenerateResult, 'usage' | 'timings' | 'speculation'>;
 
 const perSecond = (tokens: number, ms: number): number => (ms > 0 ? (tokens * 1000) / ms : 0);
 
-/** Usage and speeds of `promptTokens` prefilled and `completionTokens` decoded tokens. */
+/** Usage and speeds of `promptTokens` tokens, of which all but `cachedTokens` were read, and `completionTokens` decoded ones. */
 export function summarize(
   promptTokens: number,
+  cachedTokens: number,
   completionTokens: number,
   promptMs: number,
   decodeMs: number,
 ): { usage: Usage; timings: Timings } {
   return {
-    usage: { promptTokens, completionTokens },
+    usage: { promptTokens, cachedTokens, completionTokens },
     timings: {
       promptMs,
       decodeMs,
-      promptTokensPerSecond: perSecond(promptTokens, promptMs),
+      promptTokensPerSecond: perSecond(promptTokens - cachedTokens, promptMs),
       decodeTokensPerSecond: perSecond(completionTokens, decodeMs),
     },
   };

@@ -1,7 +1,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { ChatSession, loadModel } from '../../lib/index.ts';
+import { ChatSession, loadModel, PrefixCache } from '../../lib/index.ts';
 import type { ChatDelta, ChatMessage, ChatSessionOptions, MxArray, SendOptions, Tool } from '../../lib/index.ts';
 import { templateMessages } from '../../lib/chat/messages.ts';
 import { ScriptedModel } from '../helpers/scripted.ts';
@@ -53,7 +53,10 @@ describe('ChatSession', () => {
       ['assistant', 'Red.'],
     ]);
     // The session's options, those of the call over them, and an answer as long as there is room.
-    expect(model.options[0]).toEqual({ temperature: 0, seed: 1, maxTokens: 4096 - first.usage.promptTokens });
+    const { prefixCache, ...sampling } = model.options[0]!;
+    expect(sampling).toEqual({ temperature: 0, seed: 1, maxTokens: 4096 - first.usage.promptTokens });
+    expect(prefixCache).toBeInstanceOf(PrefixCache);
+    expect(model.options[1]!.prefixCache, 'one for all turns').toBe(prefixCache);
     expect(model.options[1]).not.toHaveProperty('seed');
   });
 

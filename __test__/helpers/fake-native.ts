@@ -106,7 +106,8 @@ export class FakeModel {
           requests.delete(request);
           const { promptTokens, made: generatedTokens } = state;
           const guessed = guesses ? { draftTokens: 8, acceptedTokens: 6 } : { draftTokens: 0, acceptedTokens: 0 };
-          events.finished.push({ request, promptTokens, generatedTokens, promptMs: 10, decodeMs: 20, ...guessed });
+          const counts = { promptTokens, cachedTokens: 0, generatedTokens };
+          events.finished.push({ request, ...counts, promptMs: 10, decodeMs: 20, ...guessed });
         }
         return events;
       },
@@ -260,6 +261,11 @@ const fake = {
     },
   },
   NativeTrainer: FakeTrainer,
+  NativePrefixCache: class {
+    size = 0;
+    nbytes = 0;
+    clear(): void {}
+  },
   core: { fromBytes: () => 1, release: () => undefined },
   ops: {},
   random: {},

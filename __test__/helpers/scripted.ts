@@ -71,7 +71,7 @@ class ScriptedStream implements ChatModelStream {
         text += piece;
         yield { text: piece };
       }
-      const usage = { promptTokens: this.promptTokens, completionTokens: tokens.length };
+      const usage = { promptTokens: this.promptTokens, cachedTokens: 0, completionTokens: tokens.length };
       const timings = { promptMs: 1, decodeMs: 1, promptTokensPerSecond: 1, decodeTokensPerSecond: 1 };
       this.result = { text, tokens, finishReason: this.finishReason, usage, timings };
     } finally {

@@ -1,4 +1,6 @@
-import { cpSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { createModel } from '../../lib/index.ts';
+import type { AnyModel } from '../../lib/index.ts';
 import { goldenPath } from './golden.ts';
 import { tempDir } from './temp.ts';
 
@@ -40,4 +42,15 @@ export function tinyCheckpoint(kind: 'qwen3' | 'qwen3_moe' = 'qwen3'): string {
     JSON.stringify({ eos_token: '<eos>', pad_token: '<pad>', chat_template: chatTemplate }),
   );
   return dir;
+}
+
+/**
+ * A random model like that of {@link tinyCheckpoint}, but with heads of 32 features, so that keys and values can be quantised, and weights
+ * so large that attention tells tokens apart.
+ */
+export async function tinyWideModel(): Promise<AnyModel> {
+  const dir = tinyCheckpoint();
+  const config = JSON.parse(readFileSync(`${dir}/config.json`, 'utf8')) as object;
+  writeFileSync(`${dir}/config.json`, JSON.stringify({ ...config, head_dim: 32, initializer_range: 0.2 }));
+  return await createModel(dir, { seed: 5 });
 }

@@ -128,6 +128,15 @@ describe('mlx-node', () => {
     [['generate', '-m', 'm', 'x', '--json-schema', '{'], /takes JSON or a file with it; it cannot be parsed/],
     [['generate', '-m', 'm', 'x', '--json-schema', 'no.json'], /--json-schema: no\.json cannot be read/],
     [['bench', '-m', 'm', '-b', '0'], /--batch-size must be a whole number from 1, got '0'/],
+    [['generate', '-m', 'm', 'x', '--max-kv-size', '0'], /--max-kv-size.*1/],
+    [['generate', '-m', 'm', 'x', '--kv-bits', '7'], /--kv-bits must be one of 2, 3, 4, 5, 6, 8, got 7/],
+    [['generate', '-m', 'm', 'x', '--kv-group-size', '64'], /--kv-group-size needs --kv-bits/],
+    [['chat', '-m', 'm', '--quantized-kv-start', '9'], /--quantized-kv-start needs --kv-bits/],
+    [['chat', '-m', 'm', '--keep', '2'], /--keep belongs to a bounded cache/],
+    [
+      ['generate', '-m', 'm', 'x', '--max-kv-size', '9', '--prompt-cache-file', 'f'],
+      /--max-kv-size belongs to the command/,
+    ],
     [['chat', '-m', 'm', '--context-shift', 'none'], /'none' is invalid.*truncate-oldest/],
     [['chat', '-m', 'm'], /standard input is closed/],
     [['help', 'generat'], /unknown command 'generat'.*'generate'/],
@@ -196,7 +205,7 @@ describe('mlx-node', () => {
 
   it('has a flag for every option of a request', async () => {
     // Nothing that a shell can give; --json has one answer.
-    const others = ['tools', 'signal', 'onProgress', 'logitsProcessors', 'n'];
+    const others = ['tools', 'signal', 'onProgress', 'logitsProcessors', 'n', 'prefixCache'];
     const flags: Record<string, string[]> = {
       draftModel: ['--draft-model <model>'],
       numDraftTokens: ['--num-draft-tokens <n>'],
@@ -204,13 +213,30 @@ describe('mlx-node', () => {
       responseFormat: ['--json-schema <schema>', '--json-object', '--regex <pattern>', '--grammar <file>'],
       formatAfterThinking: ['--format-after-thinking'],
       chatTemplateOptions: ['--chat-template-config <json>'],
+      maxKvSize: ['--max-kv-size <n>'],
+      keep: ['--keep <n>'],
+      kvBits: ['--kv-bits <n>'],
+      kvGroupSize: ['--kv-group-size <n>'],
+      quantizedKvStart: ['--quantized-kv-start <n>'],
       raw: ['--raw'],
+      promptCache: ['--prompt-cache-file <file>'],
     };
+    const alone = new Set(['--raw', '--prompt-cache-file <file>']);
     expect([...settingNames, ...Object.keys(flags), ...others].toSorted()).toEqual(generateKeys.toSorted());
     const { stdout: generate } = await cli(['generate', '--help']);
     for (const flag of Object.values(flags).flat()) expect(generate).toContain(flag);
     const { stdout: chat } = await cli(['chat', '--help']);
-    for (const flag of Object.values(flags).flat()) if (flag !== '--raw') expect(chat).toContain(flag);
+    for (const flag of Object.values(flags).flat()) if (!alone.has(flag)) expect(chat).toContain(flag);
+  });
+
+  it('says what the model is to remember', async () => {
+    const cache = { maxKvSize: 64, keep: 2, kvBits: 4, kvGroupSize: 64, quantizedKvStart: 5000 };
+    const flags = ['--max-kv-size', '64', '--keep', '2', '--kv-bits', '4'];
+    await cli(['generate', '-m', checkpoint(), 'x', '-n', '2', ...flags], native);
+    expect(calls.engines.at(-1)?.limits).toEqual({ maxBatchSize: 1, alone: true, cache });
+    const start = ['--kv-group-size', '32', '--quantized-kv-start', '0'];
+    await cli(['chat', '-m', checkpoint(), '-n', '2', ...flags, ...start], native, 'x\n');
+    expect(calls.engines.at(-1)?.limits).toMatchObject({ cache: { ...cache, kvGroupSize: 32, quantizedKvStart: 0 } });
   });
 
   it('speculates with a draft model or with the prompt, and says how many guesses were right', async () => {
@@ -226,7 +252,7 @@ describe('mlx-node', () => {
     const looked = await cli([...generate, '--prompt-lookup', '--prompt-lookup-max-ngram', '5', '-v']);
     expect(looked.stderr).toContain('Speculation: 6 of 8 guesses accepted (75.0 %)\n');
     expect(calls.engines.at(-1)).toEqual({
-      limits: { maxBatchSize: 1, promptLookup: { maxNgramSize: 5 } },
+      limits: { maxBatchSize: 1, alone: true, promptLookup: { maxNgramSize: 5 } },
       draft: undefined,
     });
     const chat = ['chat', '-m', checkpoint(), '--prompt-lookup', '--prompt-lookup-min-ngram', '2', '-v', '-n', '4'];

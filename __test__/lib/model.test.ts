@@ -54,7 +54,7 @@ describe('generate', () => {
     expect(result).toEqual({
       ...answer,
       completions: [answer],
-      usage: { promptTokens: '<user>hi<assistant>'.length, completionTokens: 3 },
+      usage: { promptTokens: '<user>hi<assistant>'.length, cachedTokens: 0, completionTokens: 3 },
       timings: { promptMs: 10, decodeMs: 20, promptTokensPerSecond: 1900, decodeTokensPerSecond: 150 },
     });
     expect(calls.closed).toBe(1);

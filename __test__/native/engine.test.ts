@@ -1,8 +1,15 @@
 /** Requests that share a batch, through the real addon. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Engine, loadModel, memoryStats, MlxError, mx } from '../../lib/index.ts';
-import type { EngineRequest, GenerateOptions, GenerateResult, LanguageModel, PromptProgress } from '../../lib/index.ts';
-import { tinyCheckpoint } from '../helpers/tiny.ts';
+import type {
+  EngineOptions,
+  EngineRequest,
+  GenerateOptions,
+  GenerateResult,
+  LanguageModel,
+  PromptProgress,
+} from '../../lib/index.ts';
+import { tinyCheckpoint, tinyWideModel } from '../helpers/tiny.ts';
 
 const code = (wanted: string) => (error: unknown) => MlxError.isInstance(error, wanted);
 
@@ -79,7 +86,11 @@ describe('an engine', () => {
     }
     const result = request.result!;
     expect(result.completions.map(({ text }) => text)).toEqual(texts);
-    expect(result.usage).toEqual({ promptTokens: model.encodePrompt('abc').length, completionTokens: 24 });
+    expect(result.usage).toEqual({
+      promptTokens: model.encodePrompt('abc').length,
+      cachedTokens: 0,
+      completionTokens: 24,
+    });
     expect(await request, 'it may be awaited after the loop').toBe(result);
     expect(result.tokens).toEqual(result.completions[0]!.tokens);
     expect(result.completions[0]!.tokens).not.toEqual(result.completions[1]!.tokens);
@@ -135,67 +146,95 @@ describe('an engine', () => {
     expect(() => new Engine(model, { prefillStepSize: 0 })).toThrow(/whole number from 1/);
   });
 
-  it('keeps memory flat over 500 requests that join, leave, abort and fail', async () => {
-    const random = numbers(7);
-    const pick = (limit: number): number => Math.floor(random() * limit);
-    const engine = new Engine(model, { maxBatchSize: 12, prefillBatchSize: 4, prefillStepSize: 16 });
-    const counts: Record<string, number> = {};
-    const one = async (i: number): Promise<void> => {
-      const abort = new AbortController();
-      const kind = pick(10);
-      const options: GenerateOptions = {
-        maxTokens: 1 + pick(20),
-        temperature: pick(2),
-        seed: i,
-        n: 1 + pick(3),
-        topLogprobs: pick(3),
-        signal: abort.signal,
-        ...(pick(4) === 0 ? { stop: ['a', 'xy'] } : {}),
-        ...(kind === 2
-          ? {
-              logitsProcessors: [
-                (tokens, logits) => {
-                  if (tokens.length % 7 === 0) throw new RangeError('mine');
-                  return logits.multiply(2);
-                },
-              ],
-            }
-          : {}),
+  const soaks: [string, EngineOptions, number][] = [
+    ['500 requests', {}, 5],
+    ['500 requests with a prefix cache', { prefixCache: { maxEntries: 6, maxBytes: 2e6 } }, 5],
+    ['300 requests with bounded caches', { maxKvSize: 24, prefixCache: { maxEntries: 6 } }, 3],
+    ['300 requests with quantised caches', { kvBits: 8, kvGroupSize: 32, prefixCache: true }, 3],
+    [
+      '300 requests with caches that are bounded, and quantised later',
+      { maxKvSize: 24, kvBits: 4, kvGroupSize: 32, quantizedKvStart: 9 },
+      3,
+    ],
+  ];
+
+  it.each(soaks)(
+    'keeps memory flat over %s that join, leave, abort and fail',
+    async (_, caches, waves) => {
+      const random = numbers(7);
+      const pick = (limit: number): number => Math.floor(random() * limit);
+      using wide = await tinyWideModel();
+      const engine = new Engine(wide, { maxBatchSize: 12, prefillBatchSize: 4, prefillStepSize: 16, ...caches });
+      // Prompts that begin alike, as far as they go.
+      const beginnings = Array.from({ length: 4 }, () => Array.from({ length: 30 }, () => 2 + pick(60)));
+      const counts: Record<string, number> = {};
+      const one = async (i: number): Promise<void> => {
+        const abort = new AbortController();
+        const kind = pick(10);
+        const options: GenerateOptions = {
+          maxTokens: 1 + pick(20),
+          temperature: pick(2),
+          seed: i,
+          n: 1 + pick(3),
+          topLogprobs: pick(3),
+          signal: abort.signal,
+          ...(pick(4) === 0 ? { stop: ['a', 'xy'] } : {}),
+          ...(kind === 2
+            ? {
+                logitsProcessors: [
+                  (tokens, logits) => {
+                    if (tokens.length % 7 === 0) throw new RangeError('mine');
+                    return logits.multiply(2);
+                  },
+                ],
+              }
+            : {}),
+        };
+        const prompt = [
+          ...beginnings[pick(4)]!.slice(0, pick(31)),
+          ...Array.from({ length: 1 + pick(20) }, () => 2 + pick(60)),
+        ];
+        if (kind === 0) setTimeout(() => abort.abort('aborted'), pick(20));
+        if (kind === 1) prompt[0] = 9999;
+        let how = 'finished';
+        try {
+          const request = engine.submit(prompt, options);
+          if (kind === 3) {
+            for await (const chunk of request) if (chunk.tokens.length > 0) break;
+            how = 'left';
+          } else await request;
+        } catch (error) {
+          how = error === 'aborted' ? 'aborted' : (error as Error).name;
+        }
+        counts[how] = (counts[how] ?? 0) + 1;
       };
-      const prompt = Array.from({ length: 1 + pick(50) }, () => 2 + pick(60));
-      if (kind === 0) setTimeout(() => abort.abort('aborted'), pick(20));
-      if (kind === 1) prompt[0] = 9999;
-      let how = 'finished';
-      try {
-        const request = engine.submit(prompt, options);
-        if (kind === 3) {
-          for await (const chunk of request) if (chunk.tokens.length > 0) break;
-          how = 'left';
-        } else await request;
-      } catch (error) {
-        how = error === 'aborted' ? 'aborted' : (error as Error).name;
-      }
-      counts[how] = (counts[how] ?? 0) + 1;
-    };
-    const wave = async (from: number): Promise<number> => {
-      const running: Promise<void>[] = [];
-      for (let i = from; i < from + 100; i++) {
-        running.push(one(i));
-        if (pick(3) === 0) await new Promise((resolve) => setTimeout(resolve, pick(3)));
-      }
-      await Promise.all(running);
-      await engine.submit([5], { maxTokens: 1 });
-      (globalThis as { gc?: () => void }).gc?.();
-      return memoryStats().active;
-    };
-    const memory: number[] = [];
-    for (let i = 0; i < 5; i++) memory.push(await wave(100 * i));
-    expect(Object.keys(counts).toSorted()).toEqual(['MlxError', 'RangeError', 'aborted', 'finished', 'left']);
-    expect(engine.stats()).toMatchObject({ waiting: 0, running: 0, prefilling: 0 });
-    // A cache of this model is 8 KB a token and row: one row left behind would show.
-    expect(Math.max(...memory) - Math.min(...memory), String(memory)).toBeLessThan(20_000);
-    engine.close();
-  }, 120_000);
+      const wave = async (from: number): Promise<number> => {
+        const running: Promise<void>[] = [];
+        for (let i = from; i < from + 100; i++) {
+          running.push(one(i));
+          if (pick(3) === 0) await new Promise((resolve) => setTimeout(resolve, pick(3)));
+        }
+        await Promise.all(running);
+        await engine.submit([5], { maxTokens: 1 });
+        const { prefixEntries, prefixBytes } = engine.stats();
+        expect(prefixEntries).toBeLessThanOrEqual(10);
+        expect(prefixBytes).toBeLessThanOrEqual(2e6);
+        engine.prefixCache?.clear();
+        (globalThis as { gc?: () => void }).gc?.();
+        return memoryStats().active;
+      };
+      const memory: number[] = [];
+      for (let i = 0; i < waves; i++) memory.push(await wave(100 * i));
+      expect(Object.keys(counts).toSorted()).toEqual(['MlxError', 'RangeError', 'aborted', 'finished', 'left']);
+      const { cachedTokens, ...stats } = engine.stats();
+      expect(stats).toMatchObject({ waiting: 0, running: 0, prefilling: 0 });
+      expect(cachedTokens > 100, `${cachedTokens} tokens were known`).toBe(engine.prefixCache !== undefined);
+      // Buffers of plain caches hold 256 tokens, 256 KB a row, and bounded ones 24 KB: one row left behind would show.
+      expect(Math.max(...memory) - Math.min(...memory), String(memory)).toBeLessThan(20_000);
+      engine.close();
+    },
+    120_000,
+  );
 });
 
 describe('generate() and stream()', () => {

@@ -79,7 +79,7 @@ describe('generation', () => {
     expect(first.logprobs.every((p) => p <= 0)).toBe(true);
     expect(first).toMatchObject({
       finishReason: 'length',
-      usage: { promptTokens: 'user: abc\nassistant: '.length, completionTokens: 12 },
+      usage: { promptTokens: 'user: abc\nassistant: '.length, cachedTokens: 0, completionTokens: 12 },
     });
     model.dispose();
   });

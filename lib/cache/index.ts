@@ -12,6 +12,7 @@ export {
   trimPromptCache,
 } from './prompt.js';
 export type {
+  KvCacheOptions,
   LoadedPromptCache,
   ModelCache,
   PrefixCacheOptions,

@@ -14,17 +14,28 @@ import { layerOf } from './kinds.js';
 /** One cache per layer of a model. */
 export type ModelCache = LayerCache[];
 
-export interface PromptCacheOptions {
+/** What the caches of a model remember. The defaults keep every token as it is. */
+export interface KvCacheOptions {
   /** The most slots per layer; beyond them the latest tokens and the first `keep` are seen. */
   maxKvSize?: number;
-  /** First tokens that stay in a bounded cache: 4 unless told. */
+  /**
+   * First tokens that stay in a bounded cache: 4 unless told, or 0 where rows of different prompts share a batch (`Engine`,
+   * `generateBatch()`); a number above 0 there answers the prompts one after the other.
+   */
   keep?: number;
-  /** Bits per number of keys and values, 4 or 8; without it they stay as they are. */
+  /** Bits per number of keys and values, 4 or 8 most of all; without it they stay as they are. */
   kvBits?: number;
-  /** Numbers that share a scale, 64 unless told; it divides the features of a head. */
+  /** Numbers that share a scale, 32, 64 (default) or 128; it divides the features of a head. */
   kvGroupSize?: number;
-  /** Tokens from which on the cache is quantised, 0 unless told. */
+  /**
+   * Tokens from which on the cache is quantised. 0, the default: from the first on, so that the answer does not depend on how the prompt is
+   * divided, nor on other rows. A later one: once the chunk of the prompt that reaches it has been read, as in mlx-lm, whose 0 is 1
+   * here; the rows of a batch then change together, when the longest gets there.
+   */
   quantizedKvStart?: number;
+}
+
+export interface PromptCacheOptions extends KvCacheOptions {
   /** A cache of as many rows, each of which begins with so much padding. */
   leftPadding?: readonly number[];
 }
@@ -110,13 +121,20 @@ export interface PrefixHit {
 }
 
 /**
- * One model's caches by the tokens they have read, so that a prompt that begins like an earlier one is not read again. What was used
- * longest ago goes first.
+ * Caches by the tokens they have read, so that a prompt that begins like an earlier one is not read again. What was used longest ago goes
+ * first. With `new Engine(model, { prefixCache })` or `model.generate(prompt, { prefixCache })` prompts are looked up and put in by
+ * themselves; what other models, or caches with other options, have put in is then left alone, and what a model has put in is dropped
+ * when its weights change. `fetch` and `insert` have entries of their own.
  *
  * A hit shares its buffers with the entry: they are copied when the hit is first appended to, and not before.
  */
 export class PrefixCache {
   readonly #native: NativePrefixCache;
+
+  /** @internal */
+  get native(): NativePrefixCache {
+    return this.#native;
+  }
 
   constructor(options?: PrefixCacheOptions) {
     const { maxEntries, maxBytes } = known(options, ['maxEntries', 'maxBytes'], 'PrefixCache');

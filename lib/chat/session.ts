@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { PrefixCache } from '../cache/prompt.js';
 import { errorText, MlxError } from '../errors.js';
 import { replaceFile, saveError } from '../files.js';
 import { rejectUnknownKeys } from '../options.js';
@@ -35,7 +36,7 @@ export interface ChatModelStream extends AsyncIterable<Pick<GenerateChunk, 'text
 }
 
 /** Options of one answer. `maxTokens` defaults to what the context has room for. */
-export interface SendOptions extends Omit<GenerateOptions, 'raw' | 'tools' | 'n'> {
+export interface SendOptions extends Omit<GenerateOptions, 'raw' | 'tools' | 'n' | 'promptCache' | 'prefixCache'> {
   /** Functions that the model may call. */
   tools?: readonly Tool[];
   /** 'none': the model is not told of the tools, and calls are text. Default 'auto'. */
@@ -51,23 +52,36 @@ export interface ChatSessionOptions extends Omit<SendOptions, 'signal'> {
   maxContext?: number;
   /** What to do when the conversation outgrows that. Default 'error'. */
   contextShift?: ContextShift;
+  /**
+   * Keeps what the model remembers of the conversation, so that a turn reads only what is new. Default true; a {@link PrefixCache} is shared
+   * with whoever else has it. Not used while `draftModel` or `promptLookup` make guesses.
+   */
+  prefixCache?: boolean | PrefixCache;
 }
 
 // A session has one answer to a message.
-const sendKeys = [...generateKeys.filter((key) => key !== 'raw' && key !== 'n'), 'toolChoice'];
+const sendKeys = [
+  ...generateKeys.filter((key) => !['raw', 'n', 'promptCache', 'prefixCache'].includes(key)),
+  'toolChoice',
+];
 const sessionKeys = [
   ...sendKeys.filter((key) => key !== 'signal'),
   'systemPrompt',
   'messages',
   'maxContext',
   'contextShift',
+  'prefixCache',
 ];
+
+/** So many branches of a conversation (regenerated answers, forks) are remembered. */
+const branches = 4;
 
 const format = 'mlx-node chat';
 
 /** True for an option that JSON can hold. */
 const plain = (key: string, value: unknown): boolean =>
   key !== 'draftModel' &&
+  !(value instanceof PrefixCache) &&
   typeof value !== 'function' &&
   !(Array.isArray(value) && value.some((item) => typeof item === 'function'));
 
@@ -94,6 +108,8 @@ export class ChatSession {
   #busy = false;
   /** The last prompt and its answer: the tokens that the model has seen and made, and their text. */
   #seen: Seen | null = null;
+  /** What the model remembers of the conversation. */
+  #prefixCache: PrefixCache | undefined;
 
   constructor(model: ChatModel, options: ChatSessionOptions = {}) {
     rejectUnknownKeys(options, sessionKeys, 'ChatSession');
@@ -101,6 +117,8 @@ export class ChatSession {
     checkOptions(rest, model.contextLength);
     this.model = model;
     this.#options = rest;
+    const { prefixCache = true } = rest;
+    this.#prefixCache = prefixCache === true ? new PrefixCache({ maxEntries: branches }) : prefixCache || undefined;
     this.#messages = [
       ...(systemPrompt === undefined ? [] : [{ role: 'system', content: systemPrompt }]),
       ...structuredClone(messages),
@@ -154,6 +172,7 @@ export class ChatSession {
     const copy = new ChatSession(this.model, { ...this.#options, messages: this.#messages });
     copy.#dropped = new Set(this.#dropped);
     copy.#seen = this.#seen;
+    copy.#prefixCache = this.#prefixCache;
     return copy;
   }
 
@@ -164,6 +183,16 @@ export class ChatSession {
     this.#messages = first?.role === 'system' ? [first] : [];
     this.#dropped = new Set();
     this.#seen = null;
+    this.dispose();
+  }
+
+  /** Frees what the model remembers of the conversation, unless others share it. The session goes on; its next turn reads all of it. */
+  dispose(): void {
+    if (!(this.#options.prefixCache instanceof PrefixCache)) this.#prefixCache?.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 
   /** History and options, for JSON. Options that are functions or models have to be given again to {@link ChatSession.load}. */
@@ -243,9 +272,18 @@ export class ChatSession {
       const messages = conversation();
       const prompt = await this.#prompt(messages, { ...options, tools }, contextShift ?? 'error');
       const room = this.maxContext - prompt.ids.length;
-      const { tools: _t, enableThinking: _e, chatTemplateOptions: _c, maxContext: _m, ...sampling } = options;
+      const {
+        tools: _t,
+        enableThinking: _e,
+        chatTemplateOptions: _c,
+        maxContext: _m,
+        prefixCache: _p,
+        ...sampling
+      } = options;
+      const guesses = options.draftModel !== undefined || (options.promptLookup ?? false) !== false;
       const stream = this.model.stream(prompt.ids, {
         ...sampling,
+        ...(guesses || this.#prefixCache === undefined ? {} : { prefixCache: this.#prefixCache }),
         maxTokens: Math.min(options.maxTokens ?? room, room),
         ...(signal === undefined ? {} : { signal }),
       });
@@ -360,9 +398,11 @@ export class ChatSession {
 const wrong = (text: string): MlxError => new MlxError('ERR_MLX_CONFIG', text);
 
 function checkOptions(
-  { maxContext, contextShift, tools, toolChoice }: ChatSessionOptions,
+  { maxContext, contextShift, tools, toolChoice, prefixCache }: ChatSessionOptions,
   contextLength: number,
 ): void {
+  if (prefixCache !== undefined && typeof prefixCache !== 'boolean' && !(prefixCache instanceof PrefixCache))
+    throw wrong(`prefixCache must be true, false or a PrefixCache, got ${JSON.stringify(prefixCache)}`);
   if (maxContext !== undefined && (!Number.isInteger(maxContext) || maxContext < 1 || maxContext > contextLength))
     throw wrong(
       `maxContext must be a whole number from 1 to the model's context of ${contextLength}, got ${String(maxContext)}`,

@@ -14,6 +14,8 @@ import { formatOf, withFormat } from './format.js';
 import type { FormatFlags } from './format.js';
 import { UsageError, wholeNumber } from './io.js';
 import type { CliIo } from './io.js';
+import { kvCacheOptions, withKvCache } from './kv-cache.js';
+import type { KvCacheFlags } from './kv-cache.js';
 import { withModel } from './loading.js';
 import type { ModelFlags } from './loading.js';
 import { withTemplate } from './prompt.js';
@@ -23,7 +25,7 @@ import type { SpeculationFlags } from './speculation.js';
 import { styleFor } from './style.js';
 import type { Style } from './style.js';
 
-interface Flags extends ModelFlags, SpeculationFlags, FormatFlags {
+interface Flags extends ModelFlags, SpeculationFlags, FormatFlags, Omit<KvCacheFlags, 'promptCacheFile'> {
   system?: string;
   chatTemplateConfig?: ChatTemplateOptions;
   maxContext?: number;
@@ -43,7 +45,7 @@ export function chatCommand(io: CliIo): Command {
         .default('truncate-oldest'),
     )
     .option('-v, --verbose', 'print tokens, speeds and memory after every answer, to standard error');
-  return withFormat(withSpeculation(withSampling(command, 'as many as the context holds')))
+  return withKvCache(withFormat(withSpeculation(withSampling(command, 'as many as the context holds'))))
     .addHelpText(
       'after',
       '\n/help in the chat shows its commands. Ctrl-C stops an answer; Ctrl-D leaves. From a pipe, every line is a message, and standard output\nis the answers alone.\n\nExamples:\n  mlx-node chat --model Qwen/Qwen3-0.6B --system "Be brief." --temp 0.6\n  printf "What is 2+2?\\nAnd times 3?\\n" | mlx-node chat --model ./Qwen3-0.6B --no-thinking',
@@ -51,11 +53,12 @@ export function chatCommand(io: CliIo): Command {
     .action(async (flags: Flags, self: Command) => {
       const format = formatOf(flags);
       checkSpeculation(flags, format.responseFormat !== undefined);
+      const caching = kvCacheOptions(flags);
       if (io.stdin === undefined) throw new UsageError('there is nobody to talk to: standard input is closed');
       const stop = stopOnSignals();
       try {
         await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
-          chat(io, model, flags, { ...speculation, ...format, settings: givenSampling(self) }, stop.signal),
+          chat(io, model, flags, { ...speculation, ...caching, ...format, settings: givenSampling(self) }, stop.signal),
         );
       } finally {
         stop.release();

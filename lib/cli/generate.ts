@@ -8,15 +8,17 @@ import { formatOf, withFormat } from './format.js';
 import type { FormatFlags } from './format.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
+import { kvCacheOptions, readPromptCache, withKvCache, withPromptCacheFile } from './kv-cache.js';
+import type { KvCacheFlags } from './kv-cache.js';
 import { withModel } from './loading.js';
 import type { ModelFlags } from './loading.js';
-import { promptIds, promptText, withPrompt } from './prompt.js';
+import { promptIds, promptText, restIds, withPrompt } from './prompt.js';
 import type { PromptFlags } from './prompt.js';
 import { givenSampling, withSampling } from './sampling.js';
 import { acceptance, checkSpeculation, withModels, withSpeculation } from './speculation.js';
 import type { SpeculationFlags } from './speculation.js';
 
-interface Flags extends ModelFlags, PromptFlags, SpeculationFlags, FormatFlags {
+interface Flags extends ModelFlags, PromptFlags, SpeculationFlags, FormatFlags, KvCacheFlags {
   extraEosToken?: string[];
   json?: boolean;
   verbose?: boolean;
@@ -29,7 +31,7 @@ export function generateCommand(io: CliIo): Command {
     .option('--extra-eos-token <tokens...>', 'further tokens that end the answer')
     .option('--json', 'print one JSON object at the end instead of the text')
     .option('-v, --verbose', 'print tokens, speeds and memory to standard error');
-  return withFormat(withSpeculation(withSampling(command, '256')))
+  return withPromptCacheFile(withKvCache(withFormat(withSpeculation(withSampling(command, '256')))))
     .addHelpText(
       'after',
       '\nCtrl-C stops the answer, keeps what there is, and ends with code 130.\n\nExamples:\n  mlx-node generate --model Qwen/Qwen3-0.6B "Why is the sky blue?"\n  mlx-node generate --model ./Qwen3-0.6B --system "Be brief." --temp 0.6 --top-p 0.95 - < question.txt\n  mlx-node generate --model Qwen/Qwen3-4B --draft-model Qwen/Qwen3-0.6B --verbose "Why is the sky blue?"\n  echo "2+2=" | mlx-node generate --model ./Qwen3-0.6B --raw --json\n  mlx-node generate --model ./Qwen3-0.6B --no-thinking --json-schema weather.json "The weather in Oslo"',
@@ -37,11 +39,15 @@ export function generateCommand(io: CliIo): Command {
     .action(async (argument: string | undefined, flags: Flags, self: Command) => {
       const format = formatOf(flags);
       checkSpeculation(flags, format.responseFormat !== undefined);
+      const caching: GenerateOptions = kvCacheOptions(flags);
       const prompt = await promptText(io, argument, flags);
       const stop = stopOnSignals();
       try {
+        if (flags.promptCacheFile !== undefined)
+          caching.promptCache = await readPromptCache(flags.promptCacheFile, flags.model, stop.signal);
+        const options = { ...givenSampling(self), ...caching, ...format };
         await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
-          answer(io, model, prompt, flags, { ...givenSampling(self), ...speculation, ...format }, stop.signal),
+          answer(io, model, prompt, flags, { ...options, ...speculation }, stop.signal),
         );
       } finally {
         stop.release();
@@ -57,9 +63,10 @@ async function answer(
   { enableThinking, ...sampling }: GenerateOptions,
   signal: AbortSignal,
 ): Promise<void> {
+  const ids = (sampling.promptCache === undefined ? promptIds : restIds)(model, prompt, flags, enableThinking);
   if (flags.extraEosToken !== undefined)
     sampling.stopTokenIds = [...(sampling.stopTokenIds ?? model.eosTokenIds), ...eosIds(model, flags.extraEosToken)];
-  const stream = model.stream(promptIds(model, prompt, flags, enableThinking), { ...sampling, signal });
+  const stream = model.stream(ids, { ...sampling, signal });
   const partial = { text: '', tokens: [] as number[], logprobs: [] as number[], finishReason: 'interrupted' };
   try {
     for await (const { text, tokens, logprobs } of stream) {

@@ -101,6 +101,32 @@ export function beginningIds({ tokenizer }: LanguageModel, prompt: string, flags
   return openIds(tokenizer, messages, { ...flags.chatTemplateConfig });
 }
 
+/** Token ids of what follows a beginning that was read before, as `beginningIds` has it: the rest of the user's message and what ends it. */
+export function restIds(
+  { tokenizer }: Pick<LanguageModel, 'tokenizer'>,
+  prompt: string,
+  flags: PromptFlags,
+  enableThinking: boolean | undefined,
+): number[] {
+  if (flags.system !== undefined || flags.prefillResponse !== undefined) {
+    const name = flags.system === undefined ? '--prefill-response' : '--system';
+    throw new UsageError(
+      `${name} cannot be combined with --prompt-cache-file, which holds the beginning of the conversation`,
+    );
+  }
+  const encode = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
+  if (flags.raw === true || !tokenizer.hasChatTemplate) return encode(prompt);
+  const options: ChatTemplateOptions = { ...flags.chatTemplateConfig };
+  if (enableThinking !== undefined) options.enableThinking = enableThinking;
+  const render = (content: string): string => tokenizer.applyChatTemplate([{ role: 'user', content }], options);
+  // What stands before a message does not depend on what it says.
+  const marker = '<query>';
+  const at = render(marker).indexOf(marker);
+  if (at < 0)
+    throw new UsageError('the chat template changes the text of messages, so none can be continued; use --raw');
+  return encode(render(prompt).slice(at));
+}
+
 /** The last message is left open where it ends, as with transformers' continue_final_message. */
 function openIds(tokenizer: Tokenizer, messages: readonly Message[], options: ChatTemplateOptions): number[] {
   const content = messages.at(-1)!.content!;

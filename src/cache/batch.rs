@@ -2,7 +2,7 @@
 
 use super::kv::KvCache;
 use super::placement::{MaskShape, Offsets, Placement};
-use super::store::{Fetched, Store, check_rows, check_times, roomy};
+use super::store::{Fetched, Store, begins, check_rows, check_times, roomy};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
 
@@ -38,9 +38,14 @@ impl BatchKvCache {
         Self::with(left_padding, None, true)
     }
 
-    /// Plain until an update leaves at least so many slots, then quantised.
+    /// Plain until an update leaves at least so many slots, then quantised, all rows together; see `KvCache::quantized_from`.
     pub fn quantized_from(self, later: Option<(Quantization, i32)>) -> Self {
-        BatchKvCache { later, ..self }
+        let (encoding, later) = begins(later);
+        BatchKvCache { store: Store::new(encoding), later, ..self }
+    }
+
+    pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
+        self.later = later;
     }
 
     fn with(left_padding: &[i32], encoding: Option<Quantization>, exact: bool) -> Result<Self> {

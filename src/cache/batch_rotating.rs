@@ -3,7 +3,7 @@
 use super::batch::check_padding;
 use super::placement::{MaskShape, Offsets, Placement};
 use super::rotating::{RotatingKvCache, check_size};
-use super::store::{Fetched, STEP, Store, check_rows, check_times};
+use super::store::{Fetched, STEP, Store, begins, check_rows, check_times};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
 
@@ -48,9 +48,14 @@ impl BatchRotatingKvCache {
         })
     }
 
-    /// Plain until an update leaves at least so many slots, then quantised.
+    /// Plain until an update leaves at least so many slots, then quantised, all rows together; see `KvCache::quantized_from`.
     pub fn quantized_from(self, later: Option<(Quantization, i32)>) -> Self {
-        BatchRotatingKvCache { later, ..self }
+        let (encoding, later) = begins(later);
+        BatchRotatingKvCache { store: Store::new(encoding), later, ..self }
+    }
+
+    pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
+        self.later = later;
     }
 
     /// Of slots in order of time, all of them filled.
@@ -133,7 +138,9 @@ impl BatchRotatingKvCache {
     pub fn placement(&self, tokens: i32, window: Option<i32>) -> Placement {
         let same = self.offsets.iter().all(|&offset| offset == self.offsets[0]);
         let offsets = if same { Offsets::Same(self.offsets[0]) } else { Offsets::PerRow(self.offsets.clone()) };
-        let (keys, dropped, roll) = if tokens == 1 {
+        // A token while rows end with padding is a chunk: it must not push out what those rows still see.
+        let alone = tokens == 1 && self.ends.is_none();
+        let (keys, dropped, roll) = if alone {
             let keys = (self.filled + 1).min(self.max_size);
             let next = if self.next >= self.max_size { 1 } else { self.next + 1 };
             (keys, self.filled + 1 - keys, next % keys)
@@ -141,11 +148,11 @@ impl BatchRotatingKvCache {
             let held = self.filled.min(self.max_size - 1);
             (held + tokens, self.filled - held, 0)
         };
-        let rolled = if tokens == 1 { None } else { self.overrun() };
+        let rolled = if alone { None } else { self.overrun() };
         let padding = |row: usize| self.padding[row] + rolled.as_ref().map_or(0, |by| by[row]) - dropped;
         let padding: Vec<i32> = (0..self.padding.len()).map(padding).collect();
         let padding = if padding.iter().any(|&slots| slots > 0) { padding } else { Vec::new() };
-        let window = if tokens == 1 { window } else { Some(window.unwrap_or(self.max_size)) };
+        let window = if alone { window } else { Some(window.unwrap_or(self.max_size)) };
         let mask = MaskShape { padding, window, roll, ..MaskShape::new(tokens, keys) };
         Placement { offsets, visible: mask.simplest() }
     }
@@ -167,13 +174,10 @@ impl BatchRotatingKvCache {
         let fresh = Store::new(self.store.encoding());
         let held = if self.filled == 0 { &fresh } else { &self.store };
         held.check(keys, values, Some(self.rows()))?;
-        if tokens == 1 && self.ends.is_some() {
-            return Err(Error::Argument("single tokens cannot follow rows that end with padding; call finalize() first".into()));
-        }
         self.total.checked_add(tokens).ok_or_else(|| Error::Shape("the KV cache is full".into()))?;
         let update = held.encode(keys, values)?;
         let mut after = self.clone();
-        if tokens == 1 {
+        if tokens == 1 && self.ends.is_none() {
             after.one_more(&update)?
         } else {
             after.join(update)?

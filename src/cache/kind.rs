@@ -14,6 +14,12 @@ pub enum Cache {
     BatchRotating(BatchRotatingKvCache),
 }
 
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} of {} tokens", self.kind(), self.offset())
+    }
+}
+
 /// The same call on whatever kind it is.
 macro_rules! each {
     ($cache:expr, $inner:ident => $call:expr) => {
@@ -232,6 +238,24 @@ impl Cache {
             Cache::Rotating(cache) => cache.to_quantized(how).map(Cache::Rotating),
             Cache::Batch(cache) => cache.to_quantized(how).map(Cache::Batch),
             Cache::BatchRotating(cache) => cache.to_quantized(how).map(Cache::BatchRotating),
+        }
+    }
+
+    /// From how many tokens on what it will hold is coded, and how.
+    pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
+        each!(self, cache => cache.quantize_later(later))
+    }
+
+    /// Row `row` as a cache of one row: of batches without its padding.
+    pub fn single(&self, row: i32) -> Result<Cache> {
+        match self {
+            Cache::Batch(_) | Cache::BatchRotating(_) => self.extract(row),
+            cache if cache.rows().is_none_or(|rows| rows == 1) => Ok(cache.clone()),
+            cache => {
+                let mut cache = cache.clone();
+                cache.filter(&[row])?;
+                Ok(cache)
+            }
         }
     }
 

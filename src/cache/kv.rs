@@ -1,7 +1,7 @@
 //! The plain key-value cache: one buffer per layer that grows in steps.
 
 use super::placement::{MaskShape, Offsets, Placement};
-use super::store::{Fetched, Store, check_rows, check_times};
+use super::store::{Fetched, Store, begins, check_rows, check_times};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
 
@@ -35,9 +35,15 @@ impl KvCache {
         KvCache { store: Store::new(Some(how)), ..Self::default() }
     }
 
-    /// Plain until an update leaves at least `start` slots, then quantised.
-    pub fn quantized_from(how: Quantization, start: i32) -> Self {
-        KvCache { later: Some((how, start)), ..Self::default() }
+    /// Plain until an update leaves at least so many slots, then quantised; quantised from the beginning where that is 0. Of an empty
+    /// cache.
+    pub fn quantized_from(self, later: Option<(Quantization, i32)>) -> Self {
+        let (encoding, later) = begins(later);
+        KvCache { store: Store::new(encoding), later, ..self }
+    }
+
+    pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
+        self.later = later;
     }
 
     /// Of a store whose slots are all filled.

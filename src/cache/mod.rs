@@ -22,7 +22,7 @@ pub use kind::Cache;
 pub use kv::KvCache;
 pub use options::CacheOptions;
 pub use placement::{MaskShape, Offsets, Placement, Visible};
-pub use prefix::{PrefixCache, PrefixHit, PrefixOptions, Segment};
+pub use prefix::{Owner, PrefixCache, PrefixHit, PrefixOptions, Segment};
 pub use rotating::RotatingKvCache;
 pub use store::{Fetched, Store};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Cache;
+use super::{Cache, CacheOptions};
 use crate::mlx::{Error, Result};
 
 /// What an entry ends with. Entries of the first kind are the first to go, as long as they are as many as those of the next.
@@ -36,7 +36,16 @@ pub struct PrefixHit {
     pub cached: usize,
 }
 
+/// Whose caches they are: those of other weights, or of another kind, are never handed out. The default is nobody in particular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// `Model::version`
+    pub version: u64,
+    pub options: CacheOptions,
+}
+
 struct Entry {
+    owner: Owner,
     tokens: Vec<i32>,
     caches: Vec<Cache>,
     nbytes: usize,
@@ -143,14 +152,14 @@ impl Node {
     }
 }
 
-/// One model's caches by the tokens that they have read. What was used longest ago goes first, to keep to a number of entries and of
-/// bytes.
+/// Caches by the tokens that they have read, of each owner apart. What was used longest ago goes first, to keep to a number of entries
+/// and of bytes in all.
 ///
 /// A hit shares the buffers with the entry: nothing is copied until the hit is appended to, which then copies them once, since
 /// somebody else holds them; after that it appends in place again.
 pub struct PrefixCache {
     options: PrefixOptions,
-    root: Node,
+    roots: HashMap<Owner, Node>,
     entries: HashMap<u64, Entry>,
     /// Counts uses, and names entries.
     clock: u64,
@@ -159,7 +168,7 @@ pub struct PrefixCache {
 
 impl PrefixCache {
     pub fn new(options: PrefixOptions) -> Self {
-        PrefixCache { options, root: Node::default(), entries: HashMap::new(), clock: 0, nbytes: 0 }
+        PrefixCache { options, roots: HashMap::new(), entries: HashMap::new(), clock: 0, nbytes: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -175,11 +184,16 @@ impl PrefixCache {
         self.nbytes
     }
 
-    /// The caches that hold most of the beginning of `tokens`, but not the last `leave` of them, which the model is to read: the
-    /// entry of just these tokens, one that goes on otherwise (trimmed, where that is possible), or one of fewer.
+    /// `fetch_of` nobody in particular.
     pub fn fetch(&mut self, tokens: &[i32], leave: usize) -> Option<PrefixHit> {
+        self.fetch_of(&Owner::default(), tokens, leave)
+    }
+
+    /// The owner's caches that hold most of the beginning of `tokens`, but not the last `leave` of them, which the model is to read: the
+    /// entry of just these tokens, one that goes on otherwise (trimmed, where that is possible), or one of fewer.
+    pub fn fetch_of(&mut self, owner: &Owner, tokens: &[i32], leave: usize) -> Option<PrefixHit> {
         let most = tokens.len().saturating_sub(leave);
-        let found = self.root.find(tokens);
+        let found = self.roots.get(owner)?.find(tokens);
         let whole = found.prefixes.iter().rev().find(|(length, _)| *length > 0 && *length <= most).copied();
         // Entries that hold more than is wanted: the exact one where tokens are left, and those that go on.
         let cut = found.common.min(most);
@@ -201,9 +215,14 @@ impl PrefixCache {
         Some(PrefixHit { caches, cached })
     }
 
+    /// `insert_of` nobody in particular.
+    pub fn insert(&mut self, tokens: &[i32], caches: Vec<Cache>, segment: Segment) -> Result<bool> {
+        self.insert_of(&Owner::default(), tokens, caches, segment)
+    }
+
     /// Puts in the caches of a model that has read just `tokens`. They replace an entry of the same tokens and, where they can be
     /// trimmed, those of fewer. Returns whether they were kept: not if they alone are more bytes than allowed.
-    pub fn insert(&mut self, tokens: &[i32], caches: Vec<Cache>, segment: Segment) -> Result<bool> {
+    pub fn insert_of(&mut self, owner: &Owner, tokens: &[i32], caches: Vec<Cache>, segment: Segment) -> Result<bool> {
         if tokens.is_empty() || caches.is_empty() {
             return Err(Error::Argument("a prefix has at least one token and a cache per layer".into()));
         }
@@ -223,13 +242,12 @@ impl PrefixCache {
             return Ok(false);
         }
         self.clock += 1;
-        let entry = Entry { tokens: tokens.to_vec(), caches, nbytes, segment, used: self.clock };
-        let replaced: Vec<u64> = (self.root.find(tokens).prefixes.into_iter())
-            .filter(|(length, _)| *length == tokens.len() || entry.is_trimmable())
-            .map(|(_, id)| id)
-            .collect();
+        let entry = Entry { owner: *owner, tokens: tokens.to_vec(), caches, nbytes, segment, used: self.clock };
+        let known = self.roots.get(owner).map_or_else(Vec::new, |root| root.find(tokens).prefixes);
+        let replaced: Vec<u64> =
+            (known.into_iter()).filter(|(length, _)| *length == tokens.len() || entry.is_trimmable()).map(|(_, id)| id).collect();
         replaced.into_iter().for_each(|id| self.remove(id));
-        self.root.insert(tokens, self.clock);
+        self.roots.entry(*owner).or_default().insert(tokens, self.clock);
         self.entries.insert(self.clock, entry);
         self.nbytes += nbytes;
         self.trim_to(self.options.max_entries, self.options.max_bytes);
@@ -249,6 +267,12 @@ impl PrefixCache {
         self.trim_to(0, 0);
     }
 
+    /// Drops what an owner has.
+    pub fn forget(&mut self, owner: &Owner) {
+        let ids: Vec<u64> = self.entries.iter().filter(|(_, entry)| entry.owner == *owner).map(|(&id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.remove(id));
+    }
+
     /// The entry to drop next.
     fn oldest(&self) -> Option<u64> {
         let count = |segment: Segment| self.entries.values().filter(|entry| entry.segment == segment).count();
@@ -261,7 +285,9 @@ impl PrefixCache {
 
     fn remove(&mut self, id: u64) {
         if let Some(entry) = self.entries.remove(&id) {
-            self.root.remove(&entry.tokens);
+            if self.roots.get_mut(&entry.owner).is_some_and(|root| root.remove(&entry.tokens)) {
+                self.roots.remove(&entry.owner);
+            }
             self.nbytes -= entry.nbytes;
         }
     }

@@ -1,7 +1,7 @@
 //! The cache of bounded size: a ring that keeps the first tokens and the latest.
 
 use super::placement::{MaskShape, Offsets, Placement};
-use super::store::{Fetched, STEP, Store, check_rows, check_times};
+use super::store::{Fetched, STEP, Store, begins, check_rows, check_times};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
 
@@ -34,9 +34,14 @@ impl RotatingKvCache {
         Ok(RotatingKvCache { store: Store::new(None), filled: 0, next: 0, offset: 0, max_size, keep, later: None })
     }
 
-    /// Codes what it holds once `start` tokens were seen; see `KvCache::quantized_from`.
-    pub fn quantized_from(self, how: Quantization, start: i32) -> Self {
-        RotatingKvCache { later: Some((how, start)), ..self }
+    /// Codes what it holds once so many tokens were seen; see `KvCache::quantized_from`.
+    pub fn quantized_from(self, later: Option<(Quantization, i32)>) -> Self {
+        let (encoding, later) = begins(later);
+        RotatingKvCache { store: Store::new(encoding), later, ..self }
+    }
+
+    pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
+        self.later = later;
     }
 
     /// One row's latest slots in order of time.

@@ -329,6 +329,14 @@ fn zeros_like(part: &Array, rows: i32, slots: i32) -> Result<Array> {
     ops::zeros(&[rows, part.dim(1), slots, part.dim(3)], part.dtype())
 }
 
+/// How an empty cache begins, and what is left to do later.
+pub(super) fn begins(later: Option<(Quantization, i32)>) -> (Option<Quantization>, Option<(Quantization, i32)>) {
+    match later {
+        Some((how, 0)) => (Some(how), None),
+        later => (None, later),
+    }
+}
+
 /// A capacity that holds `slots` and the next one.
 pub(super) fn roomy(slots: i32) -> i32 {
     (slots / STEP).saturating_add(1).saturating_mul(STEP)

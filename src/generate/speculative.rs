@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::engine::{EngineOptions, Event, Request, RequestId, Row, Shared, Stats, Step, Summary};
 use super::sampler::{Draws, Sampler, draw_from, likeliest};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheOptions};
 use crate::mlx::{Array, Error, Result, eval, ops};
 use crate::models::{CausalLm, Forward};
 
@@ -87,6 +87,13 @@ impl Speculator {
     pub fn new(vocabulary: i32, options: SpeculationOptions, limits: EngineOptions) -> Result<Speculator> {
         options.validate()?;
         limits.validate()?;
+        if limits.cache.max_kv_size.is_some() {
+            return Err(Error::Argument(
+                "maxKvSize cannot be combined with draftModel or promptLookup: wrong guesses are taken back, and a bounded cache \
+                 has dropped what they pushed out"
+                    .into(),
+            ));
+        }
         let (waiting, events) = (VecDeque::new(), Vec::new());
         Ok(Speculator { options, limits, vocabulary, waiting, current: None, events, stats: Stats::default() })
     }
@@ -94,6 +101,9 @@ impl Speculator {
     /// As `Engine::submit`.
     pub fn submit(&mut self, id: RequestId, request: Request) -> Result<()> {
         request.validate(self.vocabulary, &self.limits)?;
+        if request.caches.is_some() {
+            return Err(Error::Argument("promptCache cannot be combined with draftModel or promptLookup".into()));
+        }
         if request.processed || !request.masks.is_empty() || request.options.grammar.is_some() {
             return Err(Error::Argument("guesses cannot be combined with logits processors, grammars or token masks".into()));
         }
@@ -124,15 +134,23 @@ impl Speculator {
 
     /// Reads one chunk of a prompt, or makes and checks guesses once. What goes wrong becomes an event of the request.
     pub fn step(&mut self, net: &dyn CausalLm, draft: Option<&dyn CausalLm>) -> Step {
-        let current = self.current.take().or_else(|| {
-            let (request, id) = self.waiting.pop_front()?;
-            Some(Current::new(request, id, net, draft))
-        });
-        let Some(mut current) = current else { return Step::Idle };
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => {
+                let Some((request, id)) = self.waiting.pop_front() else { return Step::Idle };
+                match Current::new(request, id, net, draft, &self.limits.cache) {
+                    Ok(current) => current,
+                    Err(error) => {
+                        self.events.push(Event::Failed { request: id, error });
+                        return if self.waiting.is_empty() { Step::Idle } else { Step::Working };
+                    }
+                }
+            }
+        };
         let id = current.shared.id;
         match self.advance(&mut current, net, draft) {
             Ok(true) => self.current = Some(current),
-            Ok(false) => self.events.push(Event::Finished { request: id, summary: current.summary }),
+            Ok(false) => self.events.push(Event::Finished { request: id, summary: current.summary, caches: None }),
             Err(error) => self.events.push(Event::Failed { request: id, error }),
         }
         if self.current.is_none() && self.waiting.is_empty() { Step::Idle } else { Step::Working }
@@ -197,20 +215,26 @@ impl Speculator {
 }
 
 impl Current {
-    fn new(request: Request, id: RequestId, net: &dyn CausalLm, draft: Option<&dyn CausalLm>) -> Current {
+    fn new(
+        request: Request,
+        id: RequestId,
+        net: &dyn CausalLm,
+        draft: Option<&dyn CausalLm>,
+        cache: &CacheOptions,
+    ) -> Result<Current> {
         let Request { prompt, n, options, tokenizer, .. } = request;
-        Current {
+        Ok(Current {
             n,
             started: Instant::now(),
             first: None,
             summary: Summary { prompt_tokens: prompt.len(), ..Summary::default() },
-            caches: net.new_caches(),
+            caches: net.new_caches_with(cache)?,
             draft_caches: draft.map_or_else(Vec::new, |draft| draft.new_caches()),
             read: 0,
             sample: None,
             next_sample: 0,
-            shared: Arc::new(Shared { id, prompt, options, tokenizer, processed: false }),
-        }
+            shared: Arc::new(Shared { id, prompt, options, tokenizer, processed: false, kept: false }),
+        })
     }
 
     fn begin(&mut self, length: usize) -> Result<Sample> {

@@ -42,7 +42,7 @@ fn collect(events: Vec<Event>, answers: &mut Answers) {
                 tokens[sample].push(token);
                 logprobs[sample].push(logprob);
             }
-            Event::Finished { request, summary } => answers.entry(request).or_default().2 = Some(summary),
+            Event::Finished { request, summary, .. } => answers.entry(request).or_default().2 = Some(summary),
             Event::Failed { request, error } => panic!("request {request}: {error}"),
             Event::Prefill { .. } => {}
         }

@@ -160,7 +160,14 @@ pub(super) fn open(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(
     let (architecture, config) = model::parse(&config_json, path)?;
     let mut net = (architecture.build)(config, dtype)?;
     load(net.as_mut(), file, path, dtype, progress)?;
-    Ok(Model { net, config_json, generation_config: Some(generation_config), dtype, adapter: None })
+    Ok(Model {
+        net,
+        config_json,
+        generation_config: Some(generation_config),
+        dtype,
+        adapter: None,
+        version: model::next_version(),
+    })
 }
 
 /// A weight on its way into the model.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -26,6 +27,15 @@ pub struct Model {
     /// Of all weights but adapter factors.
     pub dtype: Dtype,
     pub(super) adapter: Option<Adapter>,
+    /// A number of these weights that no others in the process have; see `touch`.
+    pub version: u64,
+}
+
+/// The next version.
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
+
+pub(super) fn next_version() -> u64 {
+    VERSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Loads a checkpoint folder, or a file in GGUF. `progress` hears of bytes read and bytes in all; returning an error from it stops the loading.
@@ -46,7 +56,7 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     let generation_config = if generation_file.exists() { Some(read_json(&generation_file)?) } else { None };
     let mut net = (architecture.build)(config, dtype)?;
     weights::load(net.as_mut(), dir, dtype, progress)?;
-    Ok(Model { net, config_json, generation_config, dtype, adapter: None })
+    Ok(Model { net, config_json, generation_config, dtype, adapter: None, version: next_version() })
 }
 
 pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
@@ -97,11 +107,16 @@ pub fn init(config_json: Value, source: &Path, dtype: Dtype, seed: u64) -> Resul
     });
     match failed {
         Some(error) => Err(error),
-        None => Ok(Model { net, config_json, generation_config: None, dtype, adapter: None }),
+        None => Ok(Model { net, config_json, generation_config: None, dtype, adapter: None, version: next_version() }),
     }
 }
 
 impl Model {
+    /// Says that the weights may change: what was computed with them is that of an older version.
+    pub fn touch(&mut self) {
+        self.version = next_version();
+    }
+
     /// Ids that end a text: those of the generation configuration, else those of the model's.
     pub fn eos_token_ids(&self) -> Vec<i32> {
         let of = |json: &Value| match json.get("eos_token_id")? {

@@ -1,6 +1,7 @@
 //! Key-value caches, their files, and the cache of prefixes.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
 use napi::bindgen_prelude::{ClassInstance, Object};
@@ -327,6 +328,12 @@ impl NativeCache {
         Ok(handles(self.cache.state()?))
     }
 
+    /// Takes what another one holds, and its kind.
+    #[napi]
+    pub fn become_other(&mut self, other: &NativeCache) {
+        self.cache = other.cache.clone();
+    }
+
     /// Replaces what it holds by arrays as `state` gives them.
     #[napi(catch_unwind)]
     pub fn set_state(&mut self, arrays: Vec<ArrayHandle>) -> js::Result<()> {
@@ -390,7 +397,13 @@ pub fn load_prompt_cache<'env>(
 /// Caches of a model's layers by the tokens they have read.
 #[napi]
 pub struct NativePrefixCache {
-    cache: PrefixCache,
+    pub(super) cache: Arc<Mutex<PrefixCache>>,
+}
+
+impl NativePrefixCache {
+    fn lock(&self) -> MutexGuard<'_, PrefixCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Caches that hold the first `cached` tokens.
@@ -418,30 +431,30 @@ impl NativePrefixCache {
             max_entries: bound("maxEntries", max_entries, defaults.max_entries)?,
             max_bytes: bound("maxBytes", max_bytes, defaults.max_bytes)?,
         };
-        Ok(NativePrefixCache { cache: PrefixCache::new(options) })
+        Ok(NativePrefixCache { cache: Arc::new(Mutex::new(PrefixCache::new(options))) })
     }
 
     #[napi(getter)]
     pub fn size(&self) -> u32 {
-        self.cache.len() as u32
+        self.lock().len() as u32
     }
 
     #[napi(getter)]
     pub fn nbytes(&self) -> f64 {
-        self.cache.nbytes() as f64
+        self.lock().nbytes() as f64
     }
 
     #[napi]
-    pub fn fetch(&mut self, tokens: Vec<f64>, leave: f64) -> js::Result<Option<NativePrefixHit>> {
+    pub fn fetch(&self, tokens: Vec<f64>, leave: f64) -> js::Result<Option<NativePrefixHit>> {
         let leave = bound("leave", Some(leave), 0)?;
-        Ok(self.cache.fetch(&integers("tokens", &tokens)?, leave).map(|hit| NativePrefixHit {
+        Ok(self.lock().fetch(&integers("tokens", &tokens)?, leave).map(|hit| NativePrefixHit {
             caches: hit.caches.into_iter().map(|cache| NativeCache { cache }).collect(),
             cached: hit.cached as u32,
         }))
     }
 
     #[napi]
-    pub fn insert(&mut self, tokens: Vec<f64>, caches: Vec<ClassInstance<NativeCache>>, segment: String) -> js::Result<bool> {
+    pub fn insert(&self, tokens: Vec<f64>, caches: Vec<ClassInstance<NativeCache>>, segment: String) -> js::Result<bool> {
         let segment = match segment.as_str() {
             "assistant" => Segment::Assistant,
             "user" => Segment::User,
@@ -451,17 +464,17 @@ impl NativePrefixCache {
             }
         };
         let caches = caches.iter().map(|cache| cache.cache.clone()).collect();
-        Ok(self.cache.insert(&integers("tokens", &tokens)?, caches, segment)?)
+        Ok(self.lock().insert(&integers("tokens", &tokens)?, caches, segment)?)
     }
 
     #[napi]
-    pub fn trim_to(&mut self, entries: Option<f64>, bytes: Option<f64>) -> js::Result<()> {
-        self.cache.trim_to(bound("maxEntries", entries, usize::MAX)?, bound("maxBytes", bytes, usize::MAX)?);
+    pub fn trim_to(&self, entries: Option<f64>, bytes: Option<f64>) -> js::Result<()> {
+        self.lock().trim_to(bound("maxEntries", entries, usize::MAX)?, bound("maxBytes", bytes, usize::MAX)?);
         Ok(())
     }
 
     #[napi]
-    pub fn clear(&mut self) {
-        self.cache.clear();
+    pub fn clear(&self) {
+        self.lock().clear();
     }
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use napi::Env;
-use napi::bindgen_prelude::Object;
+use napi::bindgen_prelude::{ClassInstance, Object};
 use napi_derive::napi;
 
 use super::ArrayHandle;
+use super::cache::{NativeCache, NativePrefixCache};
 use super::error as js;
 use super::generation::{EngineOptions, SLICE, TokenLogprob, token_logprobs};
 use super::model::{NativeModel, SharedModel};
@@ -49,10 +50,12 @@ pub struct PrefillEvent {
 }
 
 /// All samples of a request have finished.
-#[napi(object)]
+#[napi(object, object_from_js = false)]
 pub struct FinishedEvent {
     pub request: f64,
     pub prompt_tokens: u32,
+    /// Those of them that the prefix cache knew.
+    pub cached_tokens: u32,
     pub generated_tokens: u32,
     /// From the beginning of the prefill to the first token.
     pub prompt_ms: f64,
@@ -61,6 +64,8 @@ pub struct FinishedEvent {
     /// Tokens that were guessed, and how many of them were right.
     pub draft_tokens: u32,
     pub accepted_tokens: u32,
+    /// The request's own caches, where it brought some.
+    pub caches: Option<Vec<NativeCache>>,
 }
 
 /// A request has ended without a result.
@@ -84,7 +89,7 @@ pub struct UnprocessedLogits {
 }
 
 /// What has happened since the last `next`.
-#[napi(object)]
+#[napi(object, object_from_js = false)]
 pub struct EngineEvents {
     pub prefills: Vec<PrefillEvent>,
     pub tokens: Vec<TokenEvent>,
@@ -116,14 +121,16 @@ impl EngineEvents {
                     text,
                     finish_reason: finish.map(|reason| reason.name().to_string()),
                 }),
-                Event::Finished { request, summary } => all.finished.push(FinishedEvent {
+                Event::Finished { request, summary, caches } => all.finished.push(FinishedEvent {
                     request: request as f64,
                     prompt_tokens: summary.prompt_tokens as u32,
+                    cached_tokens: summary.cached_tokens as u32,
                     generated_tokens: summary.generated_tokens as u32,
                     prompt_ms: summary.prefill.as_secs_f64() * 1e3,
                     decode_ms: summary.decode.as_secs_f64() * 1e3,
                     draft_tokens: summary.draft_tokens as u32,
                     accepted_tokens: summary.accepted_tokens as u32,
+                    caches: caches.map(|caches| caches.into_iter().map(|cache| NativeCache { cache }).collect()),
                 }),
                 Event::Failed { request, error } => all.failed.push(FailedEvent {
                     request: request as f64,
@@ -155,11 +162,16 @@ pub struct EngineStats {
     /// Rows that decode.
     pub running: u32,
     pub prompt_tokens: f64,
+    /// Those of them that the prefix cache knew.
+    pub cached_tokens: f64,
     pub generated_tokens: f64,
     /// Decoding steps, of however many rows.
     pub steps: f64,
     pub prefill_ms: f64,
     pub decode_ms: f64,
+    /// Entries of the prefix cache, and their bytes.
+    pub prefix_entries: u32,
+    pub prefix_bytes: f64,
 }
 
 /// What answers the requests.
@@ -187,6 +199,12 @@ impl Runner {
         match self {
             Runner::Together(engine) => engine.clear(),
             Runner::Guessing(speculator) => speculator.clear(),
+        }
+    }
+
+    fn set_version(&mut self, version: u64) {
+        if let Runner::Together(engine) = self {
+            engine.set_version(version);
         }
     }
 
@@ -262,8 +280,13 @@ fn obey(engine: &mut Runner, commands: &Mutex<Vec<Command>>) -> Result<()> {
 }
 
 impl NativeEngine {
-    pub(super) fn new(model: &NativeModel, options: &EngineOptions, draft: Option<&NativeModel>) -> Result<NativeEngine> {
-        let limits = options.resolve(generate::EngineOptions::default())?;
+    pub(super) fn new(
+        model: &NativeModel,
+        options: &EngineOptions,
+        draft: Option<&NativeModel>,
+        prefixes: Option<&NativePrefixCache>,
+    ) -> Result<NativeEngine> {
+        let limits = options.resolve(generate::EngineOptions::default(), model.head_dim())?;
         let vocabulary = model.vocabulary();
         if let Some(draft) = draft.filter(|draft| draft.vocabulary() != vocabulary) {
             let other = draft.vocabulary();
@@ -272,8 +295,14 @@ impl NativeEngine {
             )));
         }
         let runner = match options.speculation(draft.is_some()) {
+            Some(_) if prefixes.is_some() => {
+                return Err(Error::Argument("prefixCache cannot be combined with draftModel or promptLookup".into()));
+            }
             Some(speculation) => Runner::Guessing(Box::new(Speculator::new(vocabulary, speculation, limits)?)),
-            None => Runner::Together(Box::new(Engine::new(vocabulary, limits)?)),
+            None => {
+                let prefixes = prefixes.map(|prefixes| prefixes.cache.clone());
+                Runner::Together(Box::new(Engine::new(vocabulary, limits)?.with_prefixes(prefixes)))
+            }
         };
         Ok(NativeEngine {
             model: model.shared(),
@@ -292,17 +321,28 @@ impl NativeEngine {
 
 #[napi]
 impl NativeEngine {
-    /// Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text.
+    /// Puts a request at the end of the queue and returns its number. Without a tokenizer its tokens come without text. It goes on from
+    /// `caches`, which stay as they are: what they become comes with its `FinishedEvent`.
     #[napi]
-    pub fn submit(&self, prompt_ids: Vec<i32>, options: GenerateOptions, tokenizer: Option<&NativeTokenizer>) -> js::Result<f64> {
+    pub fn submit(
+        &self,
+        prompt_ids: Vec<i32>,
+        options: GenerateOptions,
+        tokenizer: Option<&NativeTokenizer>,
+        caches: Option<Vec<ClassInstance<NativeCache>>>,
+    ) -> js::Result<f64> {
         let (n, processed) = (options.generations()?, options.processed.unwrap_or(false));
         let request = Request {
             n,
             processed,
             tokenizer: tokenizer.map(|tokenizer| tokenizer.inner.clone()),
+            caches: caches.map(|caches| caches.iter().map(|cache| cache.cache.clone()).collect()),
             ..Request::new(prompt_ids, options.resolve(&self.eos, tokenizer)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
+        if self.guesses && request.caches.is_some() {
+            return Err(Error::Argument("promptCache cannot be combined with draftModel or promptLookup".into()).into());
+        }
         if self.guesses && (processed || request.options.grammar.is_some()) {
             let message = "logitsProcessors and grammars cannot be combined with draftModel or promptLookup";
             return Err(Error::Argument(message.into()).into());
@@ -344,6 +384,7 @@ impl NativeEngine {
                 }
                 let outcome = (|| {
                     let model = shared.lock()?;
+                    engine.set_version(model.version);
                     let net = model.net.as_ref();
                     // A model may draft for itself, and is locked once.
                     let other = draft.as_ref().filter(|draft| !draft.is(&shared)).map(SharedModel::lock).transpose()?;
@@ -384,10 +425,13 @@ impl NativeEngine {
             prefilling: stats.prefilling as u32,
             running: stats.running as u32,
             prompt_tokens: stats.prompt_tokens as f64,
+            cached_tokens: stats.cached_tokens as f64,
             generated_tokens: stats.generated_tokens as f64,
             steps: stats.steps as f64,
             prefill_ms: stats.prefill.as_secs_f64() * 1e3,
             decode_ms: stats.decode.as_secs_f64() * 1e3,
+            prefix_entries: stats.prefix_entries as u32,
+            prefix_bytes: stats.prefix_bytes as f64,
         }
     }
 

@@ -7,6 +7,7 @@ use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
+use super::cache::ModelCacheOptions;
 use super::error::{self as js, argument};
 use super::model::NativeModel;
 use super::promise;
@@ -20,7 +21,7 @@ use crate::runtime;
 pub(super) const SLICE: Duration = Duration::from_millis(10);
 
 /// How much is taken on at a time.
-#[napi(object)]
+#[napi(object, object_to_js = false)]
 #[derive(Default)]
 pub struct EngineOptions {
     /// The most rows that decode together; 32 by default.
@@ -33,6 +34,10 @@ pub struct EngineOptions {
     pub num_draft_tokens: Option<u32>,
     /// Guesses come from what followed the last tokens earlier in the text.
     pub prompt_lookup: Option<PromptLookup>,
+    /// The caches of rows: see `ModelCacheOptions`.
+    pub cache: Option<ModelCacheOptions>,
+    /// Requests never share the batch; one may then bring its own caches.
+    pub alone: Option<bool>,
 }
 
 /// How many last tokens must have come before for what followed them to be guessed again.
@@ -46,14 +51,18 @@ pub struct PromptLookup {
 }
 
 impl EngineOptions {
-    pub(super) fn resolve(&self, default: generate::EngineOptions) -> Result<generate::EngineOptions> {
+    /// For heads of so many features.
+    pub(super) fn resolve(&self, default: generate::EngineOptions, head_dim: i32) -> Result<generate::EngineOptions> {
         let or = |value: Option<u32>, default: usize| value.map_or(default, |value| value as usize);
         let options = generate::EngineOptions {
             max_batch_size: or(self.max_batch_size, default.max_batch_size),
             prefill_batch_size: or(self.prefill_batch_size, default.prefill_batch_size),
             prefill_step_size: or(self.prefill_step_size, default.prefill_step_size),
+            cache: self.cache.as_ref().map_or(Ok(default.cache), ModelCacheOptions::parse)?,
+            alone: self.alone.unwrap_or(default.alone),
         };
         options.validate()?;
+        options.cache.validate(head_dim)?;
         Ok(options)
     }
 
@@ -159,7 +168,7 @@ pub(super) fn generate_batch<'env>(
     let rows = prompts.len().saturating_mul(n).max(1);
     let all = generate::EngineOptions { max_batch_size: rows, prefill_batch_size: rows, ..Default::default() };
     let (with_text, with_top) = (tokenizer.is_some(), options.sampler.top_logprobs > 0);
-    let mut batch = Batch::new(model.vocabulary(), prompts, n, &options, tokenizer, limits.resolve(all)?)?;
+    let mut batch = Batch::new(model.vocabulary(), prompts, n, &options, tokenizer, limits.resolve(all, model.head_dim())?)?;
     let report = match on_progress {
         Some(callback) => Some(
             callback

@@ -8,7 +8,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Status};
 use napi_derive::napi;
 
-use super::cache::{ModelCacheOptions, NativeCache};
+use super::cache::{ModelCacheOptions, NativeCache, NativePrefixCache};
 use super::cancel::{Cancel, flag};
 use super::engine::NativeEngine;
 use super::error::{self as js, argument};
@@ -38,7 +38,10 @@ impl std::ops::Deref for ModelGuard<'_> {
 
 impl std::ops::DerefMut for ModelGuard<'_> {
     fn deref_mut(&mut self) -> &mut Model {
-        self.0.as_mut().expect("checked when locked")
+        let model = self.0.as_mut().expect("checked when locked");
+        // Whoever asks for this is about to change something.
+        model.touch();
+        model
     }
 }
 
@@ -99,6 +102,7 @@ pub struct NativeModel {
     num_parameters: f64,
     vocab_size: u32,
     context_length: u32,
+    head_dim: i32,
     eos_token_ids: Vec<i32>,
     experts: Option<MoeConfig>,
 }
@@ -115,6 +119,7 @@ impl NativeModel {
             num_parameters: parameters.iter().map(|(_, array)| array.size() as f64).sum(),
             vocab_size: config.vocab_size as u32,
             context_length: config.max_position_embeddings as u32,
+            head_dim: config.head_dim,
             eos_token_ids: model.eos_token_ids(),
             experts: config.experts().cloned(),
             shared: SharedModel::new(model),
@@ -131,6 +136,10 @@ impl NativeModel {
 
     pub(super) fn vocabulary(&self) -> i32 {
         self.vocab_size as i32
+    }
+
+    pub(super) fn head_dim(&self) -> i32 {
+        self.head_dim
     }
 }
 
@@ -324,10 +333,15 @@ impl NativeModel {
     }
 
     /// An engine that decodes requests together; see `NativeEngine`. With a draft model or prompt lookup it answers them one after
-    /// the other, checking several guessed tokens in each pass.
+    /// the other, checking several guessed tokens in each pass. Prompts are looked up in `prefix_cache`, where there is one, and put in.
     #[napi]
-    pub fn create_engine(&self, options: Option<EngineOptions>, draft_model: Option<&NativeModel>) -> js::Result<NativeEngine> {
-        Ok(NativeEngine::new(self, &options.unwrap_or_default(), draft_model)?)
+    pub fn create_engine(
+        &self,
+        options: Option<EngineOptions>,
+        draft_model: Option<&NativeModel>,
+        prefix_cache: Option<&NativePrefixCache>,
+    ) -> js::Result<NativeEngine> {
+        Ok(NativeEngine::new(self, &options.unwrap_or_default(), draft_model, prefix_cache)?)
     }
 
     /// Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order.

@@ -1,5 +1,7 @@
 import { ChatSession } from '../../chat/index.js';
 import type { ChatMessage, ChatModel, ChatSessionOptions, ChatStream, ContextShift } from '../../chat/index.js';
+import { PrefixCache } from '../../cache/index.js';
+import type { KvCacheOptions } from '../../cache/index.js';
 import { templateMessages } from '../../chat/messages.js';
 import { MlxError } from '../../errors.js';
 import type { RequestOptions, SpeculationOptions } from '../../request-options.js';
@@ -9,7 +11,7 @@ import { settingNames } from '../sampling.js';
 import type { Settings } from '../sampling.js';
 
 export interface ConversationOptions
-  extends SpeculationOptions, Pick<RequestOptions, 'responseFormat' | 'formatAfterThinking'> {
+  extends SpeculationOptions, KvCacheOptions, Pick<RequestOptions, 'responseFormat' | 'formatAfterThinking'> {
   system?: string;
   maxContext?: number;
   contextShift: ContextShift;
@@ -22,12 +24,14 @@ export interface ConversationOptions
 export class Conversation {
   readonly #model: ChatModel;
   readonly #options: Omit<ChatSessionOptions, 'systemPrompt' | 'messages'>;
+  readonly #known = new PrefixCache({ maxEntries: 4 });
   #session: ChatSession;
   settings: Settings;
 
   constructor(model: ChatModel, { system, settings, ...options }: ConversationOptions) {
     this.#model = model;
-    this.#options = options;
+    // One for all sessions, which are made anew when something is taken back.
+    this.#options = { ...options, prefixCache: this.#known };
     this.settings = settings;
     this.#session = this.#start(system === undefined ? [] : [{ role: 'system', content: system }]);
   }
@@ -82,6 +86,7 @@ export class Conversation {
 
   clear(): void {
     this.#session.reset();
+    this.#known.clear();
   }
 
   /** Writes messages and settings to a file. */

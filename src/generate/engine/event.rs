@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::request::{FinishReason, RequestId};
+use crate::cache::Cache;
 use crate::mlx::Error;
 
 #[derive(Debug)]
@@ -23,8 +24,9 @@ pub enum Event {
         /// With the last token.
         finish: Option<FinishReason>,
     },
-    /// All samples have finished.
-    Finished { request: RequestId, summary: Summary },
+    /// All samples have finished. A request that brought its own caches gets them back: they have read the prompt and all tokens that
+    /// were fed back, which are those of the answer but perhaps the last.
+    Finished { request: RequestId, summary: Summary, caches: Option<Vec<Cache>> },
     /// The request has ended without a result.
     Failed { request: RequestId, error: Error },
 }
@@ -33,6 +35,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     pub prompt_tokens: usize,
+    /// Those of them that a prefix cache knew.
+    pub cached_tokens: usize,
     /// Of all samples.
     pub generated_tokens: usize,
     /// From the beginning of the prefill to the first token.

@@ -112,6 +112,16 @@ impl Lanes {
         Ok(())
     }
 
+    /// The caches of a row, on their own.
+    pub fn row(&self, place: usize) -> Result<Vec<Cache>> {
+        if let Some((source, moves)) = &self.arrivals
+            && let Some((prompt, _)) = moves.iter().find(|(_, to)| *to == place)
+        {
+            return source.row(*prompt);
+        }
+        self.caches.iter().map(|cache| cache.single(place as i32)).collect()
+    }
+
     /// Keeps only these places, in this order.
     pub fn keep(&mut self, places: &[usize]) -> Result<()> {
         let rows: Vec<i32> = places.iter().map(|&place| place as i32).collect();

@@ -23,4 +23,6 @@ pub use scheduler::{Engine, Stats, Step, ToProcess};
 pub use stop::TextOutput;
 
 #[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::mask::TokenMask;
+use crate::cache::{Cache, CacheOptions};
 use crate::generate::{CompiledGrammar, SamplerOptions, Thinking};
 use crate::mlx::{Error, Result};
 use crate::text::Tokenizer;
@@ -19,11 +20,21 @@ pub struct EngineOptions {
     pub prefill_batch_size: usize,
     /// Tokens of a prompt that go through the model at a time, between two decoding steps.
     pub prefill_step_size: usize,
+    /// The caches of all requests, unless one brings its own.
+    pub cache: CacheOptions,
+    /// Requests never share the batch with others: one is answered after the other, all its samples together.
+    pub alone: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_batch_size: 32, prefill_batch_size: 8, prefill_step_size: 512 }
+        EngineOptions {
+            max_batch_size: 32,
+            prefill_batch_size: 8,
+            prefill_step_size: 512,
+            cache: CacheOptions::default(),
+            alone: false,
+        }
     }
 }
 
@@ -36,8 +47,20 @@ impl EngineOptions {
         ];
         match sizes.iter().find(|(_, size)| *size == 0 || *size > i32::MAX as usize) {
             Some((name, size)) => Err(Error::Argument(format!("{name} must be at least 1, got {size}"))),
-            None => Ok(()),
+            None => self.cache.cache().map(|_| ()),
         }
+    }
+
+    /// The caches that requests get. A bounded cache of rows that come and go keeps no first tokens unless told; one of rows that stay
+    /// together keeps as many as mlx-lm's.
+    pub(super) fn resolved_cache(&self) -> CacheOptions {
+        let keep = self.cache.keep.or((self.cache.max_kv_size.is_some() && !self.alone).then_some(0));
+        CacheOptions { keep, ..self.cache }
+    }
+
+    /// Whether requests do not share the batch: also where they keep first tokens, which stand in different slots of different rows.
+    pub(super) fn one_by_one(&self) -> bool {
+        self.alone || self.resolved_cache().keep.is_some_and(|keep| keep > 0)
     }
 }
 
@@ -81,11 +104,13 @@ pub struct Request {
     pub masks: Vec<Box<dyn TokenMask>>,
     /// Whether the caller processes the logits of each step; see `Engine::to_process`.
     pub processed: bool,
+    /// A cache per layer, for one row, which the prompt goes on from; it comes back with `Event::Finished`.
+    pub caches: Option<Vec<Cache>>,
 }
 
 impl Request {
     pub fn new(prompt: Vec<i32>, options: RequestOptions) -> Request {
-        Request { prompt, n: 1, options, tokenizer: None, masks: Vec::new(), processed: false }
+        Request { prompt, n: 1, options, tokenizer: None, masks: Vec::new(), processed: false, caches: None }
     }
 
     /// Makes the masks of its grammar.
@@ -123,6 +148,21 @@ impl Request {
                 "n is {}, but the engine decodes at most {} rows together (maxBatchSize)",
                 self.n, limits.max_batch_size
             ));
+        }
+        if let Some(caches) = &self.caches {
+            if !limits.alone {
+                return refuse("a prompt cache belongs to a request of its own, not to one of an engine's".into());
+            }
+            if self.n != 1 {
+                return refuse(format!("a prompt cache goes on with one answer, not with n = {}", self.n));
+            }
+            if let Some(cache) = caches.iter().find(|cache| cache.rows().is_some_and(|rows| rows != 1)) {
+                let rows = cache.rows().unwrap_or(0);
+                return refuse(format!("a prompt cache of {rows} rows cannot go on with one prompt"));
+            }
+            if let Some(cache) = caches.iter().find(|cache| cache.left_padding().is_some()) {
+                return refuse(format!("a {} cannot go on with one prompt; extract its row", cache.kind()));
+            }
         }
         if self.options.max_tokens == 0 {
             return refuse("maxTokens must be at least 1".into());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::mask::TokenMask;
 use super::request::{FinishReason, RequestId, RequestOptions};
 use super::stop::TextOutput;
+use crate::cache::Cache;
 use crate::generate::SamplerOptions;
 use crate::mlx::Result;
 use crate::text::Tokenizer;
@@ -16,6 +17,8 @@ pub(in crate::generate) struct Shared {
     pub options: RequestOptions,
     pub tokenizer: Option<Arc<Tokenizer>>,
     pub processed: bool,
+    /// Whether its caches are wanted at the end.
+    pub kept: bool,
 }
 
 pub(in crate::generate) struct Row {
@@ -26,8 +29,10 @@ pub(in crate::generate) struct Row {
     /// Tokens that have been sampled, read or not.
     pub planned: usize,
     pub mask: Option<Box<dyn TokenMask>>,
-    /// Tokens so far, kept where the caller's processors see them.
+    /// Tokens so far, kept where the caller's processors see them or caches are kept.
     pub tokens: Vec<i32>,
+    /// What its caches were when it gave up its place, where they are wanted.
+    pub caches: Option<Vec<Cache>>,
     produced: usize,
     text: Option<TextOutput>,
 }
@@ -35,7 +40,7 @@ pub(in crate::generate) struct Row {
 impl Row {
     pub fn new(shared: Arc<Shared>, sample: usize, mask: Option<Box<dyn TokenMask>>) -> Row {
         let text = shared.tokenizer.as_ref().map(|tokenizer| TextOutput::new(tokenizer.clone(), &shared.options.stop));
-        Row { shared, sample, place: None, planned: 0, mask, tokens: Vec::new(), produced: 0, text }
+        Row { shared, sample, place: None, planned: 0, mask, tokens: Vec::new(), caches: None, produced: 0, text }
     }
 
     /// Samples of one seed draw apart.
@@ -52,7 +57,7 @@ impl Row {
     /// Takes a sampled token: the text that it completes, and why the row ends with it.
     pub fn accept(&mut self, token: i32) -> Result<(String, Option<FinishReason>)> {
         self.produced += 1;
-        if self.shared.processed {
+        if self.shared.processed || self.shared.kept {
             self.tokens.push(token);
         }
         if self.shared.options.stop_tokens.contains(&token) {

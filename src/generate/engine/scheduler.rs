@@ -1,7 +1,7 @@
 //! What happens in which step.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Summary};
@@ -9,6 +9,7 @@ use super::lanes::{Lanes, RowKey};
 use super::prefill::{Admitted, Prefill, Prefilled};
 use super::request::{EngineOptions, Request, RequestId};
 use super::row::{Row, Shared};
+use crate::cache::{Cache, CacheOptions, Owner, PrefixCache, Segment};
 use crate::generate::{Sampled, Sampler};
 use crate::mlx::{Array, Error, Result, async_eval, ops};
 use crate::models::CausalLm;
@@ -47,11 +48,16 @@ pub struct Stats {
     /// Rows that decode.
     pub running: usize,
     pub prompt_tokens: usize,
+    /// Those of them that the prefix cache knew.
+    pub cached_tokens: usize,
     pub generated_tokens: usize,
     /// Decoding steps, of however many rows.
     pub steps: usize,
     pub prefill: Duration,
     pub decode: Duration,
+    /// Entries of the prefix cache, and their bytes.
+    pub prefix_entries: usize,
+    pub prefix_bytes: usize,
 }
 
 /// A step that runs on the device, and who was where in it.
@@ -63,6 +69,14 @@ struct InFlight {
 /// A request under way.
 struct Group {
     prompt_tokens: usize,
+    cached_tokens: usize,
+    /// Whose weights have read its prompt.
+    owner: Owner,
+    /// What the prompt alone left, for the prefix cache.
+    prompt: Option<(Vec<i32>, Vec<Cache>)>,
+    /// Whether the caller's own caches go back to it, and what they are at the end.
+    returns: bool,
+    returned: Option<Vec<Cache>>,
     n: usize,
     finished: usize,
     generated: usize,
@@ -81,6 +95,12 @@ struct Ready {
 /// The scheduler. Lives on the owner thread.
 pub struct Engine {
     options: EngineOptions,
+    /// The caches of rows, and whether requests are answered one after the other.
+    cache: CacheOptions,
+    one_by_one: bool,
+    prefixes: Option<Arc<Mutex<PrefixCache>>>,
+    /// Whose prefixes these are: the weights of the step under way.
+    owner: Owner,
     vocabulary: i32,
     next_row: RowKey,
     waiting: VecDeque<(Request, RequestId)>,
@@ -103,8 +123,13 @@ impl Engine {
     /// For a model of so many tokens.
     pub fn new(vocabulary: i32, options: EngineOptions) -> Result<Engine> {
         options.validate()?;
+        let cache = options.resolved_cache();
         Ok(Engine {
             options,
+            cache,
+            one_by_one: options.one_by_one(),
+            prefixes: None,
+            owner: Owner { version: 0, options: cache },
             vocabulary,
             next_row: 0,
             waiting: VecDeque::new(),
@@ -120,6 +145,34 @@ impl Engine {
             events: Vec::new(),
             stats: Stats::default(),
         })
+    }
+
+    /// Looks prompts up here before it reads them, and puts in what has been read and answered.
+    pub fn with_prefixes(self, prefixes: Option<Arc<Mutex<PrefixCache>>>) -> Engine {
+        Engine { prefixes, ..self }
+    }
+
+    /// Which weights the next step uses (`Model::version`). What others have computed is not mixed with what these compute.
+    pub fn set_version(&mut self, version: u64) {
+        if version == self.owner.version {
+            return;
+        }
+        let old = self.owner;
+        self.owner.version = version;
+        self.with_prefix_cache(|prefixes| prefixes.forget(&old));
+    }
+
+    fn with_prefix_cache<T>(&self, work: impl FnOnce(&mut PrefixCache) -> T) -> Option<T> {
+        let prefixes = self.prefixes.as_ref()?;
+        Some(work(&mut prefixes.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Puts an entry into the prefix cache, unless the weights have changed while it came about or it cannot be computed.
+    fn remember(&self, owner: &Owner, tokens: &[i32], caches: Vec<Cache>, segment: Segment) {
+        if *owner == self.owner && started(&caches).is_ok() {
+            // Refused only for what is not an entry.
+            self.with_prefix_cache(|prefixes| prefixes.insert_of(owner, tokens, caches, segment).is_ok());
+        }
     }
 
     /// Puts a request at the end of the queue, under a number that no other has. One that cannot run is refused at once.
@@ -157,7 +210,11 @@ impl Engine {
     }
 
     pub fn stats(&self) -> Stats {
+        let prefixes = self.with_prefix_cache(|prefixes| (prefixes.len(), prefixes.nbytes()));
+        let (prefix_entries, prefix_bytes) = prefixes.unwrap_or_default();
         Stats {
+            prefix_entries,
+            prefix_bytes,
             waiting: self.waiting.len(),
             prefilling: self.prefill.as_ref().map_or(0, |prefill| prefill.requests.len()),
             running: self.lanes.live(),
@@ -204,28 +261,49 @@ impl Engine {
 
     /// Takes requests from the queue while there is room for their rows, first come, first served.
     fn admit(&mut self, net: &dyn CausalLm) {
-        if self.prefill.is_some() || self.ready.is_some() {
+        if self.prefill.is_some() || self.ready.is_some() || (self.one_by_one && !self.groups.is_empty()) {
             return;
         }
+        let most = if self.one_by_one { 1 } else { self.options.prefill_batch_size };
         let mut room = self.options.max_batch_size.saturating_sub(self.lanes.live());
         let mut admitted = Vec::new();
-        while admitted.len() < self.options.prefill_batch_size
+        while admitted.len() < most
             && let Some((request, _)) = self.waiting.front()
             && request.n <= room
             && let Some((request, id)) = self.waiting.pop_front()
         {
             room -= request.n;
-            let (prompt_tokens, started) = (request.prompt.len(), Instant::now());
-            let group = Group { prompt_tokens, n: request.n, finished: 0, generated: 0, started, first: None };
+            let started = Instant::now();
+            let Request { prompt, n, options, tokenizer, masks, processed, mut caches } = request;
+            let (returns, mut cached) = (caches.is_some(), 0);
+            if !returns {
+                // The last token is read in any case: its logits are wanted.
+                let hit = self.with_prefix_cache(|prefixes| prefixes.fetch_of(&self.owner, &prompt, 1)).flatten();
+                (caches, cached) = hit.map_or((None, 0), |hit| (Some(hit.caches), hit.cached));
+            }
+            let group = Group {
+                prompt_tokens: prompt.len(),
+                cached_tokens: cached,
+                owner: self.owner,
+                prompt: None,
+                returns,
+                returned: None,
+                n,
+                finished: 0,
+                generated: 0,
+                started,
+                first: None,
+            };
             self.groups.insert(id, group);
-            let Request { prompt, n, options, tokenizer, masks, processed } = request;
-            admitted.push(Admitted { shared: Arc::new(Shared { id, prompt, options, tokenizer, processed }), n, masks });
+            let kept = returns || self.prefixes.is_some();
+            let shared = Arc::new(Shared { id, prompt, options, tokenizer, processed, kept });
+            admitted.push(Admitted { shared, n, masks, caches, cached });
         }
         if admitted.is_empty() {
             return;
         }
         let ids: Vec<RequestId> = admitted.iter().map(|request| request.shared.id).collect();
-        match Prefill::new(net, admitted) {
+        match Prefill::new(net, admitted, &self.cache, self.one_by_one) {
             Ok(prefill) => self.prefill = Some(prefill),
             Err(error) => ids.into_iter().for_each(|id| self.fail(id, error.clone())),
         }
@@ -251,8 +329,18 @@ impl Engine {
             Ok(None) => self.prefill = Some(prefill),
             Ok(Some(logits)) => {
                 let (requests, prefilled) = prefill.finish();
-                let known = requests.iter().filter(|request| self.groups.contains_key(&request.shared.id));
-                self.stats.prompt_tokens += known.map(|request| request.shared.prompt.len()).sum::<usize>();
+                for (index, request) in requests.iter().enumerate() {
+                    let Some(group) = self.groups.get_mut(&request.shared.id) else { continue };
+                    self.stats.prompt_tokens += group.prompt_tokens;
+                    self.stats.cached_tokens += group.cached_tokens;
+                    let prompt = &request.shared.prompt;
+                    // What a bounded cache has dropped by the end of the answer, the next prompt cannot begin with.
+                    let drops = |size: i32| prompt.len() + request.shared.options.max_tokens >= size as usize;
+                    if self.prefixes.is_some() && !group.returns && self.cache.max_kv_size.is_some_and(drops) {
+                        let caches = prefilled.row(index).and_then(|caches| started(&caches).map(|()| caches));
+                        group.prompt = caches.ok().map(|caches| (prompt.clone(), caches));
+                    }
+                }
                 self.ready = Some(Ready { requests, prefilled, logits });
             }
             Err(_) => {}
@@ -384,16 +472,19 @@ impl Engine {
             return Ok(());
         }
         let sampled = self.sampler.sample_processed(logits, processed, allowed.as_ref())?;
-        let mut started = vec![sampled.tokens.clone(), sampled.logprobs.clone()];
-        started.extend(sampled.top.iter().flat_map(|(ids, values)| [ids.clone(), values.clone()]));
-        started.extend(self.sampler.state());
-        async_eval(&started)?;
+        let mut outputs = vec![sampled.tokens.clone(), sampled.logprobs.clone()];
+        outputs.extend(sampled.top.iter().flat_map(|(ids, values)| [ids.clone(), values.clone()]));
+        outputs.extend(self.sampler.state());
+        async_eval(&outputs)?;
         let places = self.lanes.places().to_vec();
         for (place, key) in places.iter().enumerate() {
             let Some(row) = key.and_then(|key| self.rows.get_mut(&key)) else { continue };
             row.planned += 1;
             // The length limit can be foreseen, before the host knows the tokens.
             if row.planned >= row.shared.options.max_tokens {
+                if row.shared.kept {
+                    row.caches = self.lanes.row(place).and_then(|caches| started(&caches).map(|()| caches)).ok();
+                }
                 row.place = None;
                 self.lanes.free(place);
             }
@@ -457,11 +548,32 @@ impl Engine {
             self.stats.generated_tokens += 1;
             self.events.push(Event::Token { request, sample, token: tokens[place], logprob: logprobs[place], top, text, finish });
             if finish.is_some() {
+                self.keep(key);
                 self.drop_row(key);
             }
             self.count(request, finish.is_some());
         }
         Ok(())
+    }
+
+    /// Keeps the caches of a row that has finished where somebody wants them.
+    fn keep(&mut self, key: RowKey) {
+        let Some(row) = self.rows.get_mut(&key).filter(|row| row.shared.kept) else { return };
+        let Some(group) = self.groups.get_mut(&row.shared.id) else { return };
+        let place = row.place;
+        let caches = row.caches.take().or_else(|| self.lanes.row(place?).ok());
+        let Some(caches) = caches.filter(|caches| !caches.is_empty()) else { return };
+        if group.returns {
+            group.returned = Some(caches);
+            return;
+        }
+        let owner = group.owner;
+        let mut tokens = [row.shared.prompt.as_slice(), &row.tokens].concat();
+        let read = caches[0].offset() as usize;
+        if read <= tokens.len() {
+            tokens.truncate(read);
+            self.remember(&owner, &tokens, caches, Segment::Assistant);
+        }
     }
 
     /// One more token of a request, and perhaps a sample that has ended.
@@ -471,14 +583,23 @@ impl Engine {
         let first = *group.first.get_or_insert(now);
         group.generated += 1;
         group.finished += usize::from(ended);
-        if group.finished < group.n {
+        let (owner, prompt, over) = (group.owner, group.prompt.take(), group.finished == group.n);
+        if let Some((tokens, caches)) = prompt {
+            self.remember(&owner, &tokens, caches, Segment::User);
+        }
+        if !over {
             return;
         }
-        let (prefill, decode) = (first - group.started, now - first);
-        let (prompt_tokens, generated_tokens) = (group.prompt_tokens, group.generated);
-        let summary = Summary { prompt_tokens, generated_tokens, prefill, decode, ..Summary::default() };
-        self.groups.remove(&id);
-        self.events.push(Event::Finished { request: id, summary });
+        let Some(group) = self.groups.remove(&id) else { return };
+        let summary = Summary {
+            prompt_tokens: group.prompt_tokens,
+            cached_tokens: group.cached_tokens,
+            generated_tokens: group.generated,
+            prefill: first - group.started,
+            decode: now - first,
+            ..Summary::default()
+        };
+        self.events.push(Event::Finished { request: id, summary, caches: group.returned });
     }
 
     fn drop_row(&mut self, key: RowKey) {
@@ -572,6 +693,11 @@ impl Engine {
         answer.eval()?;
         Ok(answer)
     }
+}
+
+/// Starts the computation of caches, so that they hold nothing but themselves.
+fn started(caches: &[Cache]) -> Result<()> {
+    async_eval(&caches.iter().flat_map(Cache::arrays).collect::<Vec<_>>())
 }
 
 fn pick(rows: &Array, indices: &[usize]) -> Result<Array> {

@@ -15,7 +15,7 @@ fn qwen3() -> Model {
     models::load(&golden_path("models/qwen3"), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
 }
 
-fn options(max_tokens: usize, temperature: f32, stop: &[i32]) -> RequestOptions {
+pub(super) fn options(max_tokens: usize, temperature: f32, stop: &[i32]) -> RequestOptions {
     RequestOptions {
         max_tokens,
         stop_tokens: stop.iter().copied().collect(),
@@ -38,7 +38,7 @@ fn decode(model: &Model, prompts: Vec<Vec<i32>>, generations: usize, options: Re
 }
 
 /// Runs `work` on the owner thread.
-fn on_owner<T>(model: &Model, work: impl FnOnce(&dyn CausalLm) -> T) -> T {
+pub(super) fn on_owner<T>(model: &Model, work: impl FnOnce(&dyn CausalLm) -> T) -> T {
     struct Assert<T>(T);
     // SAFETY: the model is borrowed by one thread at a time, as this one waits.
     unsafe impl<T> Send for Assert<T> {}
@@ -161,15 +161,15 @@ fn requests_that_cannot_run_are_refused() {
 
 /// What has come of a request.
 #[derive(Debug, Default)]
-struct Outcome {
-    samples: Vec<BatchRow>,
-    summary: Option<Summary>,
-    error: Option<Error>,
+pub(super) struct Outcome {
+    pub samples: Vec<BatchRow>,
+    pub summary: Option<Summary>,
+    pub error: Option<Error>,
 }
 
-type Outcomes = HashMap<RequestId, Outcome>;
+pub(super) type Outcomes = HashMap<RequestId, Outcome>;
 
-fn collect(engine: &mut Engine, outcomes: &mut Outcomes) {
+pub(super) fn collect(engine: &mut Engine, outcomes: &mut Outcomes) {
     for event in engine.take_events() {
         match event {
             Event::Token { request, sample, token, logprob, finish, .. } => {
@@ -181,7 +181,7 @@ fn collect(engine: &mut Engine, outcomes: &mut Outcomes) {
                 row.logprobs.push(logprob);
                 row.finish = finish;
             }
-            Event::Finished { request, summary } => {
+            Event::Finished { request, summary, .. } => {
                 assert!(outcomes.entry(request).or_default().summary.replace(summary).is_none());
             }
             Event::Failed { request, error } => outcomes.entry(request).or_default().error = Some(error),
@@ -190,7 +190,7 @@ fn collect(engine: &mut Engine, outcomes: &mut Outcomes) {
     }
 }
 
-fn finish(engine: &mut Engine, net: &dyn CausalLm, outcomes: &mut Outcomes) {
+pub(super) fn finish(engine: &mut Engine, net: &dyn CausalLm, outcomes: &mut Outcomes) {
     for _ in 0..10_000 {
         let step = engine.step(net);
         collect(engine, outcomes);
@@ -204,17 +204,17 @@ fn finish(engine: &mut Engine, net: &dyn CausalLm, outcomes: &mut Outcomes) {
 }
 
 /// A little generator of numbers (SplitMix64), so that a failure can be repeated.
-struct Numbers(u64);
+pub(super) struct Numbers(pub u64);
 
 impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) % limit as u64) as usize
     }
 
-    fn request(&mut self, vocabulary: i32) -> (Vec<i32>, usize, RequestOptions) {
+    pub fn request(&mut self, vocabulary: i32) -> (Vec<i32>, usize, RequestOptions) {
         let longest = if self.below(4) == 0 { 90 } else { 12 };
         let length = 1 + self.below(longest);
         let prompt = (0..length).map(|_| self.below(vocabulary as usize) as i32).collect();
@@ -229,12 +229,12 @@ impl Numbers {
     }
 }
 
-fn request((prompt, n, options): (Vec<i32>, usize, RequestOptions)) -> Request {
+pub(super) fn request((prompt, n, options): (Vec<i32>, usize, RequestOptions)) -> Request {
     Request { n, ..Request::new(prompt, options) }
 }
 
-fn small() -> EngineOptions {
-    EngineOptions { max_batch_size: 7, prefill_batch_size: 3, prefill_step_size: 16 }
+pub(super) fn small() -> EngineOptions {
+    EngineOptions { max_batch_size: 7, prefill_batch_size: 3, prefill_step_size: 16, ..Default::default() }
 }
 
 fn assert_same(got: &[BatchRow], wanted: &[BatchRow], what: &str) {
@@ -419,9 +419,19 @@ impl TokenMask for Nothing {
 }
 
 /// A model whose forward pass fails once, when told to.
-struct Fragile<'a> {
+pub(super) struct Fragile<'a> {
     net: &'a dyn CausalLm,
     fail: Cell<bool>,
+}
+
+impl<'a> Fragile<'a> {
+    pub fn new(net: &'a dyn CausalLm) -> Self {
+        Fragile { net, fail: Cell::new(false) }
+    }
+
+    pub fn fail(&self) {
+        self.fail.set(true);
+    }
 }
 
 // SAFETY: used by the owner thread only.
@@ -459,7 +469,7 @@ impl CausalLm for Fragile<'_> {
 fn a_failing_step_ends_its_rows_and_the_engine_goes_on() {
     let model = qwen3();
     on_owner(&model, |net| {
-        let net = Fragile { net, fail: Cell::new(false) };
+        let net = Fragile::new(net);
         let limits = EngineOptions { max_batch_size: 2, ..Default::default() };
         let mut engine = Engine::new(net.config().vocab_size, limits).unwrap();
         let mut outcomes = Outcomes::new();
@@ -468,7 +478,7 @@ fn a_failing_step_ends_its_rows_and_the_engine_goes_on() {
         }
         engine.step(&net);
         engine.step(&net);
-        net.fail.set(true);
+        net.fail();
         finish(&mut engine, &net, &mut outcomes);
         for id in 0..4 {
             let failed = outcomes[&id].error.as_ref().map(Error::code);
@@ -476,7 +486,7 @@ fn a_failing_step_ends_its_rows_and_the_engine_goes_on() {
         }
         assert!(outcomes[&2].summary.is_some() && outcomes[&3].summary.is_some());
         // A failing prefill ends the requests whose prompts were being read.
-        net.fail.set(true);
+        net.fail();
         engine.submit(10, Request::new(vec![1], options(2, 0., &[]))).unwrap();
         finish(&mut engine, &net, &mut outcomes);
         assert_eq!(outcomes[&10].error.as_ref().map(Error::code), Some("ERR_MLX_OOM"));
