@@ -40,6 +40,16 @@ export type {
   LoadProgress,
   Prompt,
 } from './model.js';
+export type {
+  LayerQuantization,
+  ModelQuantization,
+  QuantizableLayer,
+  QuantizationInfo,
+  QuantizationMode,
+  QuantizationRecipe,
+  QuantizeModelOptions,
+  QuantizeProgress,
+} from './quantization.js';
 export { findCached, planPrune, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
 export type {
   CachedRepo,
@@ -178,8 +188,10 @@ export type {
   BuildInfo,
   EngineStats,
   FinishReason,
+  LeftLayer,
   LoraOptions,
   MemoryStats,
+  QuantizeReport,
   RewardStatistics,
   TokenLogprob,
 } from './native-types.js';

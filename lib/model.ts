@@ -24,7 +24,10 @@ import type {
   NativeEngineOptions,
   NativeGenerateOptions,
   NativeModel,
+  QuantizeReport,
 } from './native-types.js';
+import { quantizationOf, resolveQuantization } from './quantization.js';
+import type { ModelQuantization, QuantizationInfo, QuantizeModelOptions, QuantizeProgress } from './quantization.js';
 import { rejectUnknownKeys } from './options.js';
 import {
   cachingKeys,
@@ -65,6 +68,8 @@ export interface LoadProgress {
 export interface LoadOptions extends HubOptions {
   /** 'auto' (default): bfloat16 on a GPU, float32 on CPU, where half-precision products are slow. */
   dtype?: Dtype;
+  /** Packs the layers while they are read, so that the unpacked model is never in memory. For checkpoints that are not packed. */
+  quantize?: ModelQuantization;
   /** A PEFT LoRA adapter to put on top: a folder, or its name on the hub. */
   adapter?: string;
   onProgress?: (progress: LoadProgress) => void;
@@ -137,6 +142,11 @@ const batchKeys = [
   'prefillBatchSize',
 ];
 
+const layerProgress = (
+  onProgress: ((progress: QuantizeProgress) => void) | undefined,
+): ((done: number, total: number) => void) | undefined =>
+  onProgress === undefined ? undefined : (done, total) => onProgress({ done, total });
+
 /** A language model with its tokenizer. Made by {@link loadModel}; freed by `dispose()` or `using`. */
 export class LanguageModel {
   #native: NativeModel | null;
@@ -202,6 +212,12 @@ export class LanguageModel {
     return JSON.parse(this.handle.configJson) as Record<string, unknown>;
   }
 
+  /** How the layers are packed; null where none is. */
+  get quantization(): QuantizationInfo | null {
+    return quantizationOf(this.handle);
+  }
+
+  /** Numbers that the weights stand for, packed or not. */
   get numParameters(): number {
     return this.handle.numParameters;
   }
@@ -386,6 +402,32 @@ export class LanguageModel {
     return guard(() => new Map(this.handle.parameterNames().map((name) => [name, wrap(this.handle.parameter(name))])));
   }
 
+  /**
+   * Packs the layers' weights into codes of a few bits, embedding and head included, with mlx-lm's modes and recipes. Layers whose width
+   * the groups do not divide stay as they are, and the report names them; so do layers that are packed already. Routers of experts get
+   * 8 bits. One layer at a time is in memory twice. Stopped by `signal`, what is done stays done, and another call goes on.
+   *
+   * Codes cannot be trained: put a LoRA adapter on the model for that.
+   *
+   * @example
+   * const { bitsPerWeight, left } = await model.quantize({ bits: 4, groupSize: 64, rules: { lm_head: { bits: 6 } } });
+   * await model.save('Qwen3-0.6B-4bit'); // mlx-lm's layout
+   */
+  async quantize(options: QuantizeModelOptions = {}): Promise<QuantizeReport> {
+    const { onProgress, signal, ...rest } = options;
+    const handle = this.handle;
+    const settings = resolveQuantization(rest, () => guard(() => handle.layers()).filter(({ packed }) => !packed), 'quantize()');
+    return await withSignal(signal, (cancel) => handle.quantize(settings, cancel, layerProgress(onProgress)));
+  }
+
+  /** Unpacks what is packed, in the model's dtype, layer by layer. */
+  async dequantize(options: { onProgress?: (progress: QuantizeProgress) => void; signal?: AbortSignal } = {}): Promise<void> {
+    rejectUnknownKeys(options, ['onProgress', 'signal'], 'dequantize()');
+    const { onProgress, signal } = options;
+    const handle = this.handle;
+    await withSignal(signal, (cancel) => handle.dequantize(cancel, layerProgress(onProgress)));
+  }
+
   /** Puts a fresh LoRA adapter on the model; only it is trained from then on. */
   applyLora(options: LoraOptions): void {
     guard(() => this.handle.applyLora(options));
@@ -479,11 +521,21 @@ async function withTokenizer(handle: NativeModel, path: string, repoId?: string)
 
 /** @internal Loads only the weights of a folder. */
 export async function loadNativeModel(path: string, options: LoadOptions): Promise<NativeModel> {
-  const { onProgress } = options;
+  const { onProgress, quantize } = options;
+  const settings =
+    quantize === undefined
+      ? {}
+      : {
+          quantize: resolveQuantization(
+            quantize,
+            () => guard(() => native().NativeModel.layersOf(path)),
+            "loadModel()'s quantize",
+          ),
+        };
   return await withSignal(options.signal, (cancel) =>
     native().NativeModel.load(
       path,
-      { dtype: options.dtype ?? 'auto' },
+      { dtype: options.dtype ?? 'auto', ...settings },
       cancel,
       onProgress === undefined ? undefined : (loaded, total) => onProgress({ phase: 'load', loaded, total }),
     ),
@@ -527,7 +579,7 @@ export async function createModel(pathOrId: string, options: CreateOptions = {})
  * const { text } = await model.generate('Hello!');
  */
 export async function loadModel(pathOrId: string, options: LoadOptions = {}): Promise<AnyModel> {
-  rejectUnknownKeys(options, ['dtype', 'adapter', 'onProgress', 'signal', ...hubKeys], 'loadModel()');
+  rejectUnknownKeys(options, ['dtype', 'quantize', 'adapter', 'onProgress', 'signal', ...hubKeys], 'loadModel()');
   const { onProgress, signal } = options;
   signal?.throwIfAborted();
   const hub = {

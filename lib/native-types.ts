@@ -4,6 +4,7 @@ import type * as addon from 'mlx-node/native';
 export type NativeModule = typeof addon;
 export type NativeCancel = addon.Cancel;
 export type NativeModel = addon.NativeModel;
+export type NativeQuantizeSettings = addon.QuantizeSettings;
 export type NativeTokenizer = addon.NativeTokenizer;
 export type NativeDecodeStream = addon.NativeDecodeStream;
 export type NativeEngine = addon.NativeEngine;
@@ -29,8 +30,10 @@ export type {
   BuildInfo,
   DtypeName as Dtype,
   EngineStats,
+  LeftLayer,
   LoraOptions,
   MemoryStats,
+  QuantizeReport,
   RewardStatistics,
   TokenLogprob,
   TrainRow,

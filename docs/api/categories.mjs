@@ -46,6 +46,8 @@ const categories = [
   ['lib/io.ts', 'Files'],
   ['lib/hub/', 'Models of the hub'],
   ['lib/chat/', 'Chat'],
+  ['lib/quantization.ts', 'Quantised models'],
+  ['lib/convert.ts', 'Quantised models'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
   ['lib/generated/', 'Options and results'],
@@ -60,6 +62,8 @@ const addonCategories = new Map([
   ['Dtype', 'Arrays'],
   ['MemoryStats', 'Memory'],
   ['BuildInfo', 'Devices'],
+  ['LeftLayer', 'Quantised models'],
+  ['QuantizeReport', 'Quantised models'],
   ['AdvantageResult', 'Parts of GRPO'],
   ['RewardStatistics', 'Parts of GRPO'],
 ]);

@@ -11,7 +11,8 @@ use crate::runtime;
 use crate::testing::golden_path;
 
 fn load(name: &str) -> Model {
-    models::load(&golden_path(name), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
+    models::load(&golden_path(name), &LoadOptions { dtype: Some(Dtype::Float32), ..LoadOptions::default() }, &mut |_, _| Ok(()))
+        .unwrap()
 }
 
 /// Runs `work` on the owner thread, with the models.

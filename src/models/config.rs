@@ -177,11 +177,6 @@ impl<'a> Reader<'a> {
         if !matches!(self.text("hidden_act")?, None | Some("silu" | "swish")) {
             return Err(self.wrong("hidden_act", "\"silu\""));
         }
-        for key in ["quantization", "quantization_config"] {
-            if self.get(key).is_some() {
-                return Err(self.wrong(key, "absent: quantised checkpoints are not supported, take the unquantised one"));
-            }
-        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use crate::mlx::{Array, Dtype, Error, Result, checkpoint};
 use crate::models::{CausalLm, Forward, Hidden, ModelConfig};
 use crate::nn::{
     Attention, AttentionShape, Context, Embedding, FeedForward, Layer, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, Weight,
-    join, module_of,
+    is_packed_part, join, module_of,
 };
 
 #[derive(Clone)]
@@ -34,16 +34,23 @@ impl Block {
         Ok((x.add(&y)?, router_logits))
     }
 
-    /// The same results, of which a gradient keeps only the inputs. The weights go in as inputs: they need gradients too.
+    /// The same results, of which a gradient keeps only the inputs. The weights go in as inputs: they need gradients too. Codes cannot have
+    /// one, and stay what they are.
     fn checkpointed(&self, x: &Array, context: &Context) -> Result<(Array, Option<Array>)> {
         let mut inputs = vec![x.clone()];
-        self.visit("", &mut |_, weight| inputs.push(weight.clone()));
+        self.visit("", &mut |name, weight| {
+            if !is_packed_part(&name, weight) {
+                inputs.push(weight.clone());
+            }
+        });
         let (template, context) = (self.clone(), context.clone());
         let run = move |inputs: &[Array]| {
             let mut block = template.clone();
             let mut given = inputs[1..].iter();
-            block.visit_mut("", &mut |_, weight| {
-                if let Some(array) = given.next() {
+            block.visit_mut("", &mut |name, weight| {
+                if !is_packed_part(&name, weight)
+                    && let Some(array) = given.next()
+                {
                     *weight = array.clone();
                 }
             });
@@ -163,5 +170,13 @@ impl Module for Decoder {
             layer.layers(&join(prefix, &format!("model.layers.{index}")), layers);
         }
         self.lm_head.layers(&join(prefix, "lm_head"), layers);
+    }
+
+    fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
+        self.embed_tokens.weights(&join(prefix, "model.embed_tokens"), weights);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.weights(&join(prefix, &format!("model.layers.{index}")), weights);
+        }
+        self.lm_head.weights(&join(prefix, "lm_head"), weights);
     }
 }

@@ -1,5 +1,5 @@
 //! Experts in checkpoints. transformers writes a tensor per expert and projection, or holds gates and ups of all experts in one;
-//! the model, as mlx-lm, has one tensor per projection. Saved are transformers' names.
+//! the model, as mlx-lm, has one tensor per projection. Saved are transformers' names, or mlx-lm's where a model is quantised.
 
 use crate::mlx::Array;
 use crate::mlx::io::safetensors::Source;
@@ -19,15 +19,16 @@ pub enum Part {
 
 /// Where a tensor of a checkpoint belongs.
 pub fn part_of(tensor: &str) -> Part {
-    let stacked = |layer: &str, projection: &str| format!("{layer}{STACKED}{projection}.weight");
+    let stacked = |layer: &str, tensor: &str| format!("{layer}{STACKED}{tensor}");
     let Some((layer, rest)) = tensor.split_once(EXPERTS) else { return Part::Whole(tensor.to_string()) };
     match rest {
-        "gate_up_proj" => Part::GateUp(stacked(layer, "gate_proj"), stacked(layer, "up_proj")),
-        "down_proj" => Part::Whole(stacked(layer, "down_proj")),
+        "gate_up_proj" => Part::GateUp(stacked(layer, "gate_proj.weight"), stacked(layer, "up_proj.weight")),
+        "down_proj" => Part::Whole(stacked(layer, "down_proj.weight")),
         _ => match rest.split_once('.') {
             Some((expert, projection)) if !expert.is_empty() && expert.bytes().all(|c| c.is_ascii_digit()) => {
-                match (expert.parse(), projection.strip_suffix(".weight")) {
-                    (Ok(expert), Some(projection)) => Part::Expert(stacked(layer, projection), expert),
+                let known = [".weight", ".scales", ".biases"].iter().any(|part| tensor.ends_with(part));
+                match expert.parse() {
+                    Ok(expert) if known => Part::Expert(stacked(layer, projection), expert),
                     _ => Part::Whole(tensor.to_string()),
                 }
             }
@@ -66,6 +67,8 @@ mod tests {
         let up = "model.layers.3.mlp.switch_mlp.up_proj.weight";
         let gate = up.replace("up_proj", "gate_proj");
         assert_eq!(part_of("model.layers.3.mlp.experts.12.up_proj.weight"), Part::Expert(up.into(), 12));
+        let scales = up.replace("weight", "scales");
+        assert_eq!(part_of("model.layers.3.mlp.experts.12.up_proj.scales"), Part::Expert(scales, 12));
         assert_eq!(expert_name(up, 12), "model.layers.3.mlp.experts.12.up_proj.weight");
         assert_eq!(part_of("model.layers.3.mlp.experts.gate_up_proj"), Part::GateUp(gate, up.into()));
         assert_eq!(part_of("model.layers.3.mlp.experts.down_proj"), Part::Whole(up.replace("up_proj", "down_proj")));

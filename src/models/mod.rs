@@ -1,6 +1,7 @@
 //! Models by `model_type`, and their way from and to checkpoint folders.
 
 mod base;
+mod checkpoint;
 mod config;
 mod decoder;
 mod experts;
@@ -8,6 +9,8 @@ mod gguf;
 mod lora;
 mod model;
 mod moe_config;
+mod quantization;
+mod quantize;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -19,8 +22,10 @@ pub use base::{CausalLm, Forward, Hidden};
 pub use config::ModelConfig;
 pub use decoder::Decoder;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
-pub use model::{LoadOptions, Model, init, load};
+pub use model::{LoadOptions, Model, init, layers_of, load};
 pub use moe_config::MoeConfig;
+pub use quantization::{Plan, QuantizeOptions, Recipe, Scheme};
+pub use quantize::PackedSize;
 pub use rope_config::rope_from_json;
 
 use crate::mlx::{Dtype, Result};

@@ -7,16 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 use super::lora::Adapter;
+use super::quantization::{QuantizeOptions, Scheme, block_of};
 use super::weights::{self, read_json, write_json};
 use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig, experts, gguf};
 use crate::mlx::io::is_gguf;
 use crate::mlx::io::safetensors::Source;
 use crate::mlx::{Array, Dtype, Error, Result, device, ops, random};
+use crate::nn::{Packed, Weight};
 
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// float32, float16 or bfloat16. Without it float32 on the CPU, where half precision is slow, and bfloat16 on a GPU.
     pub dtype: Option<Dtype>,
+    /// Packs the layers while they are read, so that the unpacked model is never in memory.
+    pub quantize: Option<QuantizeOptions>,
 }
 
 pub struct Model {
@@ -24,7 +28,7 @@ pub struct Model {
     /// `config.json` as it was read.
     pub config_json: Value,
     pub generation_config: Option<Value>,
-    /// Of all weights but adapter factors.
+    /// Of all numbers but adapter factors; codes stand for numbers of it.
     pub dtype: Dtype,
     pub(super) adapter: Option<Adapter>,
     /// A number of these weights that no others in the process have; see `touch`.
@@ -55,7 +59,8 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     let generation_file = dir.join("generation_config.json");
     let generation_config = if generation_file.exists() { Some(read_json(&generation_file)?) } else { None };
     let mut net = (architecture.build)(config, dtype)?;
-    weights::load(net.as_mut(), dir, dtype, progress)?;
+    let scheme = Scheme::parse(&config_json, &file)?;
+    weights::load(net.as_mut(), dir, &scheme, dtype, options.quantize.as_ref(), progress)?;
     Ok(Model { net, config_json, generation_config, dtype, adapter: None, version: next_version() })
 }
 
@@ -64,6 +69,16 @@ pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
         return Ok(());
     }
     Err(Error::Dtype(format!("models can be held in float32, float16 or bfloat16, not {}", dtype.name())))
+}
+
+/// The layers of a checkpoint that have a weight matrix, with their shapes, from its `config.json` alone.
+pub fn layers_of(dir: &Path) -> Result<Vec<(String, Vec<i32>)>> {
+    let file = dir.join("config.json");
+    let (architecture, config) = parse(&read_json(&file)?, &file)?;
+    let net = (architecture.build)(config, Dtype::Float32)?;
+    let mut weights = Vec::new();
+    net.weights("", &mut weights);
+    Ok(weights.into_iter().map(|(name, weight)| (name, weight.shape())).collect())
 }
 
 pub(super) fn parse(config_json: &Value, file: &Path) -> Result<(&'static Architecture, ModelConfig)> {
@@ -133,12 +148,15 @@ impl Model {
         parameters
     }
 
-    /// The names of what training changes: the adapter's factors if there is one, else everything.
+    /// The names of what training changes: the adapter's factors if there is one, else everything. A quantised model without an adapter
+    /// has nothing that training could change.
     pub fn trainable(&self) -> Vec<String> {
         let mut names = Vec::new();
         self.net.visit("", &mut |name, _| names.push(name));
         if self.adapter.is_some() {
             names.retain(|name| is_adapter(name));
+        } else if self.is_quantized() {
+            names.clear();
         }
         names
     }
@@ -158,6 +176,9 @@ impl Model {
                 known += 1;
                 if array.shape() != held.shape() {
                     misfit.get_or_insert(format!("weight '{name}' is {:?}; {:?} cannot replace it", held.shape(), array.shape()));
+                } else if !held.dtype().is_float() && array.dtype() != held.dtype() {
+                    let (held, given) = (held.dtype().name(), array.dtype().name());
+                    misfit.get_or_insert(format!("weight '{name}' is codes of {held}; {given} cannot replace them"));
                 }
             }
         });
@@ -181,7 +202,17 @@ impl Model {
     /// them: what is saved is what generates. Each file is complete or as it was.
     pub fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|error| Error::save(dir, format!("cannot make the folder: {error}")))?;
-        let config = saved_config(&self.config_json, self.dtype);
+        let mut held = Vec::new();
+        self.net.weights("", &mut held);
+        let block = block_of(&held);
+        let config = saved_config(&self.config_json, self.dtype, block.as_ref());
+        let packed: HashMap<String, &Packed> = held
+            .into_iter()
+            .filter_map(|(name, weight)| match weight {
+                Weight::Packed(packed) => Some((name, packed)),
+                Weight::Plain(_) => None,
+            })
+            .collect();
         let mut factors = self.factors();
         factors.retain(|_, lora| lora.enabled);
         let mut tensors = Vec::new();
@@ -189,14 +220,21 @@ impl Model {
             if is_adapter(&name) {
                 return;
             }
-            let lora = name.strip_suffix(".weight").and_then(|module| factors.remove(module));
-            if experts::is_stacked(&name) {
+            // mlx-lm looks for the experts of quantised models in one tensor.
+            if experts::is_stacked(&name) && block.is_none() {
                 return tensors.extend(experts::sources(&name, weight));
             }
+            let (module, part) = name.rsplit_once('.').map_or(("", ""), |(module, part)| (module, part));
+            let lora = factors.get(module).cloned();
+            let (packed, part) = (packed.get(module).copied(), part.to_string());
             let mut source = Source::held(name, weight);
-            if let Some(lora) = lora {
-                // Computed when its turn to be written comes, so that one merged weight is in memory at a time.
-                source.make = Box::new(move || lora.merge(weight));
+            // Computed when its turn to be written comes, so that one merged weight is in memory at a time.
+            match (lora, packed) {
+                (Some(lora), Some(packed)) if part != "bias" => {
+                    source.make = Box::new(move || packed.merged(|numbers| lora.merge(numbers))?.part(&part));
+                }
+                (Some(lora), None) if part == "weight" => source.make = Box::new(move || lora.merge(weight)),
+                _ => {}
             }
             tensors.push(source);
         });
@@ -209,11 +247,18 @@ impl Model {
     }
 }
 
-/// `config.json` for weights of a dtype. The number of experts and rotary parameters in transformers 5's place only are repeated in the older
+/// `config.json` for weights of a dtype, some of them packed. The number of experts and rotary parameters in transformers 5's place only are repeated in the older
 /// one: mlx-lm looks for those of several models (qwen2) nowhere else, and takes its own defaults without a word.
-fn saved_config(read: &Value, dtype: Dtype) -> Value {
+pub(super) fn saved_config(read: &Value, dtype: Dtype, quantization: Option<&Value>) -> Value {
     let mut config = read.clone();
     let Some(object) = config.as_object_mut() else { return config };
+    // The copy is where transformers and the hub look.
+    for key in ["quantization", "quantization_config"] {
+        object.shift_remove(key);
+        if let Some(block) = quantization {
+            object.insert(key.into(), block.clone());
+        }
+    }
     let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| object.contains_key(*key)).collect();
     for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
         object.insert(key.into(), dtype.name().into());

@@ -3,6 +3,7 @@
 mod golden;
 mod hostile;
 mod lora;
+mod quantized;
 mod rope;
 mod sizes;
 
@@ -14,7 +15,7 @@ use crate::mlx::{Array, Dtype, Result, ops};
 
 /// Loads in float32, the dtype of the recorded numbers.
 fn load_f32(dir: &Path) -> Result<Model> {
-    load(dir, &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(()))
+    load(dir, &LoadOptions { dtype: Some(Dtype::Float32), ..LoadOptions::default() }, &mut |_, _| Ok(()))
 }
 
 /// A new empty folder that goes away with the value.

@@ -33,4 +33,8 @@ impl Module for Embedding {
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
         layers.push((prefix.to_string(), Layer::Embedding(self)));
     }
+
+    fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
+        weights.push((prefix.to_string(), &self.weight));
+    }
 }

@@ -59,4 +59,8 @@ impl Module for Linear {
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
         layers.push((prefix.to_string(), Layer::Linear(self)));
     }
+
+    fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
+        weights.push((prefix.to_string(), &self.weight));
+    }
 }

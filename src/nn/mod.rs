@@ -58,6 +58,14 @@ pub trait Module {
 
     /// Its layers that have a weight matrix, by name and in the order of `visit`.
     fn layers<'a>(&'a mut self, _prefix: &str, _layers: &mut Vec<(String, Layer<'a>)>) {}
+
+    /// The weight matrices of those layers, by the layers' names.
+    fn weights<'a>(&'a self, _prefix: &str, _weights: &mut Vec<(String, &'a Weight)>) {}
+}
+
+/// Whether an array that `visit` gives belongs to a packed weight: training cannot change it, and it has no gradient.
+pub fn is_packed_part(name: &str, array: &Array) -> bool {
+    !array.dtype().is_float() || name.ends_with(".scales") || name.ends_with(".biases")
 }
 
 /// A layer with a weight matrix: what can be packed, and what an adapter can be put on.
@@ -105,6 +113,10 @@ macro_rules! module_of {
             fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, $crate::nn::Layer<'a>)>) {
                 $(self.$field.layers(&$crate::nn::join(prefix, stringify!($field)), layers);)*
             }
+
+            fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a $crate::nn::Weight)>) {
+                $(self.$field.weights(&$crate::nn::join(prefix, stringify!($field)), weights);)*
+            }
         }
     };
 }
@@ -126,6 +138,12 @@ impl<M: Module> Module for Option<M> {
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
         if let Some(module) = self {
             module.layers(prefix, layers);
+        }
+    }
+
+    fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
+        if let Some(module) = self {
+            module.weights(prefix, weights);
         }
     }
 }

@@ -139,6 +139,10 @@ impl Module for SwitchLinear {
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
         layers.push((prefix.to_string(), Layer::Switch(self)));
     }
+
+    fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
+        weights.push((prefix.to_string(), &self.weight));
+    }
 }
 
 /// The gated feed-forward block of each expert: `down(silu(gate(x)) · up(x))`.

@@ -2,8 +2,8 @@
 
 use super::quantized::quantized_rows;
 use super::{Module, join};
-use crate::mlx::ops::{self, Gather, Quantization, Quantized};
-use crate::mlx::{Array, Dtype, Result, cuda, kernels};
+use crate::mlx::ops::{self, Gather, Quantization, QuantizationMode, Quantized};
+use crate::mlx::{Array, Dtype, Error, Result, cuda, kernels};
 
 /// `[out, in]`, with the experts in front where there are several. Packed weights are not trained: gradients flow through their
 /// products to the inputs, not to them.
@@ -32,6 +32,30 @@ impl Weight {
     /// All zeros, to be filled from a checkpoint. Lazy: takes no memory until then.
     pub fn zeros(shape: &[i32], dtype: Dtype) -> Result<Self> {
         Ok(Weight::Plain(ops::zeros(shape, dtype)?))
+    }
+
+    /// All zeros in codes, to be filled from a checkpoint, for numbers of this shape whose last axis the groups divide.
+    pub fn packed_zeros(shape: &[i32], how: Quantization, dtype: Dtype) -> Result<Self> {
+        let Some((&width, lead)) = shape.split_last().filter(|(width, lead)| !lead.is_empty() && how.divides(**width)) else {
+            return Err(Error::Shape(format!("a weight {shape:?} has no whole groups of {}", how.group_size())));
+        };
+        let with = |size: i32| [lead, &[size]].concat();
+        let affine = how.mode() == QuantizationMode::Affine;
+        let groups = with(width / how.group_size());
+        let codes = Quantized {
+            weight: ops::zeros(&with((i64::from(width) * i64::from(how.bits()) / 32) as i32), Dtype::Uint32)?,
+            scales: ops::zeros(&groups, if affine { dtype } else { Dtype::Uint8 })?,
+            biases: affine.then(|| ops::zeros(&groups, dtype)).transpose()?,
+        };
+        Ok(Weight::Packed(Packed { codes, how, dtype }))
+    }
+
+    /// How the numbers are coded, where they are.
+    pub fn quantization(&self) -> Option<Quantization> {
+        match self {
+            Weight::Plain(_) => None,
+            Weight::Packed(packed) => Some(packed.how),
+        }
     }
 
     /// The shape of the numbers, packed or not.
@@ -137,6 +161,23 @@ impl Weight {
 }
 
 impl Packed {
+    /// The codes of other numbers, coded alike.
+    pub fn merged(&self, change: impl FnOnce(&Array) -> Result<Array>) -> Result<Packed> {
+        let codes = ops::quantize(&change(&self.numbers()?)?, self.how, None)?;
+        Ok(Packed { codes, ..self.clone() })
+    }
+
+    /// `weight`, `scales` or `biases`.
+    pub fn part(&self, name: &str) -> Result<Array> {
+        let mut found = None;
+        self.codes.visit("", &mut |part, array| {
+            if part == name {
+                found = Some(array.clone());
+            }
+        });
+        found.ok_or_else(|| Error::Internal(format!("a packed weight has no part '{name}'")))
+    }
+
     fn numbers(&self) -> Result<Array> {
         let Quantized { weight, scales, biases } = &self.codes;
         ops::dequantize(weight, scales, biases.as_ref(), self.how, None, Some(self.dtype))

@@ -21,6 +21,7 @@ mod ops;
 mod optim;
 mod parameter;
 mod promise;
+mod quantize;
 mod report;
 mod rl;
 mod sampling;

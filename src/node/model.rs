@@ -3,23 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use napi::Env;
 use napi::bindgen_prelude::{ClassInstance, FnArgs, Function, Object};
-use napi::threadsafe_function::ThreadsafeFunctionCallMode;
-use napi::{Env, Status};
 use napi_derive::napi;
 
 use super::cache::{ModelCacheOptions, NativeCache, NativePrefixCache};
 use super::cancel::{Cancel, flag};
 use super::engine::NativeEngine;
-use super::error::{self as js, argument};
+use super::error as js;
 use super::generation::{BatchProgress, EngineOptions, generate_batch};
 use super::promise;
+use super::quantize::{QuantizeSettings, dequantize, quantize, reporter};
 use super::sampling::GenerateOptions;
 use super::tokenizer::NativeTokenizer;
 use super::{ArrayHandle, integers};
 use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Error, Result, memory};
 use crate::models::{self, Forward, Hidden, LoadOptions, LoraConfig, Model, MoeConfig};
+use crate::nn::Weight;
 use crate::runtime;
 
 /// The model as its users share it: JavaScript, generations and trainers. Empty once disposed.
@@ -67,6 +68,17 @@ impl SharedModel {
 pub struct LoadModelOptions {
     /// `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
     pub dtype: Option<String>,
+    /// Packs layers while they are read.
+    pub quantize: Option<QuantizeSettings>,
+}
+
+/// A layer with a weight matrix.
+#[napi(object)]
+pub struct LayerInfo {
+    pub name: String,
+    /// `[out, in]`, with the experts in front where there are several.
+    pub shape: Vec<i32>,
+    pub packed: bool,
 }
 
 #[napi(object)]
@@ -110,13 +122,12 @@ pub struct NativeModel {
 impl NativeModel {
     fn new(model: Model) -> Self {
         let config = model.net.config();
-        let parameters = model.parameters();
         NativeModel {
             model_type: config.model_type.clone(),
             dtype: model.dtype,
             config_json: model.config_json.to_string(),
             generation_config_json: model.generation_config.as_ref().map_or_else(|| "{}".to_string(), |value| value.to_string()),
-            num_parameters: parameters.iter().map(|(_, array)| array.size() as f64).sum(),
+            num_parameters: model.size().parameters as f64,
             vocab_size: config.vocab_size as u32,
             context_length: config.max_position_embeddings as u32,
             head_dim: config.head_dim,
@@ -154,34 +165,21 @@ impl NativeModel {
         cancel: Option<&Cancel>,
         #[napi(ts_arg_type = "(loaded: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
     ) -> js::Result<Object<'env>> {
-        let dtype = match options.and_then(|options| options.dtype).as_deref() {
+        let (dtype, quantize) = options.map_or((None, None), |options| (options.dtype, options.quantize));
+        let dtype = match dtype.as_deref() {
             None | Some("auto") => None,
             Some(name) => Some(Dtype::parse(name)?),
         };
-        let report = match on_progress {
-            Some(callback) => Some(
-                callback
-                    .build_threadsafe_function()
-                    .weak::<true>()
-                    .callee_handled::<false>()
-                    .max_queue_size::<64>()
-                    .build()
-                    .map_err(argument)?,
-            ),
-            None => None,
-        };
+        let options = LoadOptions { dtype, quantize: quantize.map(QuantizeSettings::parse).transpose()? };
+        let report = reporter(on_progress)?;
         let cancel = flag(cancel);
         let dir = PathBuf::from(dir);
         promise::once(
             env,
             move || {
-                models::load(&dir, &LoadOptions { dtype }, &mut |loaded, total| {
+                models::load(&dir, &options, &mut |loaded, total| {
                     cancel.check()?;
-                    if let Some(report) = &report {
-                        // A full queue only drops a progress report.
-                        let _: Status =
-                            report.call(FnArgs::from((loaded as f64, total as f64)), ThreadsafeFunctionCallMode::NonBlocking);
-                    }
+                    report(loaded, total);
                     Ok(())
                 })
             },
@@ -232,6 +230,53 @@ impl NativeModel {
         let model = self.shared.lock()?;
         let names: std::collections::HashSet<String> = model.trainable().into_iter().collect();
         Ok(model.parameters().iter().filter(|(name, _)| names.contains(name)).map(|(_, array)| array.size() as f64).sum())
+    }
+
+    /// Layers with a weight matrix, in the order of the checkpoint's weights.
+    #[napi]
+    pub fn layers(&self) -> js::Result<Vec<LayerInfo>> {
+        let model = self.shared.lock()?;
+        let mut weights = Vec::new();
+        model.net.weights("", &mut weights);
+        let info = |(name, weight): (String, &Weight)| LayerInfo { name, shape: weight.shape(), packed: weight.is_packed() };
+        Ok(weights.into_iter().map(info).collect())
+    }
+
+    /// The layers of a checkpoint folder, from its `config.json` alone.
+    #[napi]
+    pub fn layers_of(dir: String) -> js::Result<Vec<LayerInfo>> {
+        let layers = models::layers_of(Path::new(&dir))?;
+        Ok(layers.into_iter().map(|(name, shape)| LayerInfo { name, shape, packed: false }).collect())
+    }
+
+    /// The block `quantization` of `config.json` for the model as it is, as JSON; undefined where no layer is packed.
+    #[napi(getter)]
+    pub fn quantization_json(&self) -> js::Result<Option<String>> {
+        Ok(self.shared.lock()?.quantization().map(|block| block.to_string()))
+    }
+
+    /// Packs layers, one in memory twice at a time. `onProgress` gets layers done and layers in all. Stopped, the layers done so far stay
+    /// packed.
+    #[napi(ts_return_type = "Promise<QuantizeReport>")]
+    pub fn quantize<'env>(
+        &self,
+        env: &'env Env,
+        settings: QuantizeSettings,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(done: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
+    ) -> js::Result<Object<'env>> {
+        quantize(env, self.shared(), settings, flag(cancel), on_progress)
+    }
+
+    /// Unpacks what is packed.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn dequantize<'env>(
+        &self,
+        env: &'env Env,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(done: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
+    ) -> js::Result<Object<'env>> {
+        dequantize(env, self.shared(), flag(cancel), on_progress)
     }
 
     #[napi(getter)]

@@ -135,6 +135,11 @@ enum Reference {
 impl Trainer {
     pub fn new(model: &mut Model, options: StepOptions) -> Result<Trainer> {
         let names = model.trainable();
+        if names.is_empty() {
+            return Err(Error::Argument(
+                "the model is quantised, and codes cannot be trained: put an adapter on it with model.applyLora({ … }), which is trained instead (QLoRA), or load it unquantised".into(),
+            ));
+        }
         if !(options.max_grad_norm >= 0. && options.max_grad_norm.is_finite()) {
             return Err(Error::Argument(format!("maxGradNorm must be 0 (off) or more, got {}", options.max_grad_norm)));
         }

@@ -23,7 +23,8 @@ const RUNS: [&str; 8] = [
 ];
 
 fn model(folder: &str) -> Model {
-    models::load(&golden_path(folder), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
+    models::load(&golden_path(folder), &LoadOptions { dtype: Some(Dtype::Float32), ..LoadOptions::default() }, &mut |_, _| Ok(()))
+        .unwrap()
 }
 
 fn ids(value: &Value) -> Vec<i32> {

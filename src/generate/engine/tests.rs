@@ -12,7 +12,12 @@ use crate::runtime::{self, Cancel};
 use crate::testing::{golden_path, load_tensors};
 
 fn qwen3() -> Model {
-    models::load(&golden_path("models/qwen3"), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(())).unwrap()
+    models::load(
+        &golden_path("models/qwen3"),
+        &LoadOptions { dtype: Some(Dtype::Float32), ..LoadOptions::default() },
+        &mut |_, _| Ok(()),
+    )
+    .unwrap()
 }
 
 pub(super) fn options(max_tokens: usize, temperature: f32, stop: &[i32]) -> RequestOptions {

@@ -110,6 +110,11 @@ impl SafetensorsFile {
         &self.path
     }
 
+    /// Gives up the memory that the last tensor was read into.
+    pub fn release(&mut self) {
+        self.buffer = Buffer::new(self.entries.iter().map(|entry| entry.length).max().unwrap_or(0));
+    }
+
     /// Reads one tensor.
     pub fn read(&mut self, entry: &Entry) -> Result<Array> {
         self.read_with(entry, &mut Progress::default())

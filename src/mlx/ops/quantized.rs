@@ -35,6 +35,11 @@ impl QuantizationMode {
         })
     }
 
+    pub fn name(self) -> &'static str {
+        // Plain ASCII, from the words below.
+        self.word().to_str().unwrap_or_default()
+    }
+
     fn word(self) -> &'static CStr {
         match self {
             Self::Affine => c"affine",
@@ -80,6 +85,11 @@ impl Quantization {
 
     pub fn bits(self) -> i32 {
         self.bits
+    }
+
+    /// Whether rows of this width are whole groups.
+    pub fn divides(self, width: i32) -> bool {
+        width > 0 && width % self.group_size == 0
     }
 
     pub(super) fn raw(self) -> (sys::mlx_optional_int, sys::mlx_optional_int, *const std::ffi::c_char) {

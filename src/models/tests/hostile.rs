@@ -187,7 +187,7 @@ fn weights_that_do_not_fit_the_configuration() {
 
     let scratch = Scratch::copy_of(&golden_path("models/qwen3"));
     edit_json(&scratch.0.join("config.json"), |json| json["intermediate_size"] = json!(64));
-    assert_refused(&scratch.0, "ERR_MLX_LOAD", &["[32, 56]", "[32, 64]", "config.json"]);
+    assert_refused(&scratch.0, "ERR_MLX_LOAD", &["[56, 32]", "[64, 32]", "config.json"]);
 
     // What transformers ignores is ignored here: old buffers, and a head that is tied to the embedding.
     let scratch = Scratch::copy_of(&golden_path("models/qwen3"));
@@ -263,7 +263,8 @@ fn configurations_that_cannot_be() {
         ("attention_bias", json!(1), "attention_bias is 1"),
         ("layer_types", json!(["full_attention", "sliding_attention", "full_attention"]), "layer_types is"),
         ("layer_types", json!(["full_attention"]), "layer_types is"),
-        ("quantization", json!({"bits": 4}), "quantised"),
+        ("quantization", json!(4), "quantization is 4"),
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "gptq"),
         ("model_type", json!(7), "model_type"),
     ];
     let dir = golden_path("models/qwen3");

@@ -224,7 +224,7 @@ fn adapter_files_that_do_not_fit_are_refused() {
 
 #[test]
 fn half_precision_weights_keep_float32_factors() {
-    let options = LoadOptions { dtype: Some(Dtype::Bfloat16) };
+    let options = LoadOptions { dtype: Some(Dtype::Bfloat16), ..LoadOptions::default() };
     let mut model = load(&golden_path("models/qwen2"), &options, &mut |_, _| Ok(())).unwrap();
     model.apply_lora(config(4)).unwrap();
     train(&mut model);
