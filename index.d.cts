@@ -153,6 +153,19 @@ export declare class NativeModel {
   get numParameters(): number
   /** Parameters that training changes: the adapter's, or all. */
   get numTrainable(): number
+  /** Layers with a weight matrix, in the order of the checkpoint's weights. */
+  layers(): Array<LayerInfo>
+  /** The layers of a checkpoint folder, from its `config.json` alone. */
+  static layersOf(dir: string): Array<LayerInfo>
+  /** The block `quantization` of `config.json` for the model as it is, as JSON; undefined where no layer is packed. */
+  get quantizationJson(): string | null
+  /**
+   * Packs layers, one in memory twice at a time. `onProgress` gets layers done and layers in all. Stopped, the layers done so far stay
+   * packed.
+   */
+  quantize(settings: QuantizeSettings, cancel?: Cancel | undefined | null, onProgress?: (done: number, total: number) => void): Promise<QuantizeReport>
+  /** Unpacks what is packed. */
+  dequantize(cancel?: Cancel | undefined | null, onProgress?: (done: number, total: number) => void): Promise<void>
   get vocabSize(): number
   get contextLength(): number
   /** Experts that each token uses in the layers that have them; null where no layer has. */
@@ -427,6 +440,35 @@ export interface CloseOptions {
 
 /** Advantages of rewards `[N][F]` (NaN: a function gave no score); `numGenerations` consecutive rows share a prompt. As TRL. */
 export declare function computeAdvantages(rewards: number[][], options: { numGenerations: number, rewardWeights?: number[] | null, scaleRewards?: 'group' | 'batch' | 'none', multiObjectiveAggregation?: 'sum_then_normalize' | 'normalize_then_sum' }): AdvantageResult
+
+/**
+ * Writes a checkpoint as another one: configuration and weights, tensor by tensor, into `out`, where files of weights that an earlier,
+ * interrupted call finished are kept. `onProgress` gets bytes written and bytes in all.
+ */
+export declare function convertCheckpoint(dir: string, out: string, settings: ConvertSettings, cancel?: Cancel | undefined | null, onProgress?: (written: number, total: number) => void): Promise<ConvertReport>
+
+/** A checkpoint that a conversion writes, or would. */
+export interface ConvertReport {
+  dtype: string
+  /** Of the weights. */
+  bytes: number
+  /** Numbers that they stand for. */
+  parameters: number
+  bitsPerWeight: number
+  /** Names of the layers that it packs. */
+  packed: Array<string>
+  /** Layers that were to be packed and are not. */
+  left: Array<LeftLayer>
+}
+
+export interface ConvertSettings {
+  /** float32, float16 or bfloat16. */
+  dtype?: string
+  quantize?: QuantizeSettings
+  dequantize?: boolean
+  /** A file of weights is no larger, unless one weight is. */
+  shardBytes?: number
+}
 
 /** Of `convGeneral`: a number for all spatial axes, or one each. */
 export interface ConvGeneralOptions {
@@ -733,6 +775,9 @@ export interface GumbelOptions {
   key: RandomKey
 }
 
+/** Everything about a checkpoint folder as JSON, after all checks that loading makes; no weight is read. */
+export declare function inspectCheckpoint(dir: string): string
+
 /** Whether operations can be placed on a device. */
 export declare function isAvailable(device: string): boolean
 
@@ -766,6 +811,20 @@ export interface LaplaceOptions {
   key: RandomKey
 }
 
+/** A layer with a weight matrix. */
+export interface LayerInfo {
+  name: string
+  /** `[out, in]`, with the experts in front where there are several. */
+  shape: Array<number>
+  packed: boolean
+}
+
+/** A layer that stays as it is. */
+export interface LeftLayer {
+  name: string
+  reason: string
+}
+
 /** Of `linspace`. */
 export interface LinspaceOptions {
   /** Whether `stop` is the last value (true), or comes one step after it. */
@@ -777,6 +836,8 @@ export interface LinspaceOptions {
 export interface LoadModelOptions {
   /** `auto` (float32 on the CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`. */
   dtype?: string
+  /** Packs layers while they are read. */
+  quantize?: QuantizeSettings
 }
 
 /** Reads a prompt-cache file. */
@@ -914,6 +975,9 @@ export interface PermutationOptions {
   key: RandomKey
 }
 
+/** What `convertCheckpoint` would write. */
+export declare function planConversion(dir: string, settings: ConvertSettings): Promise<ConvertReport>
+
 /** How much of a prompt has been read. */
 export interface PrefillEvent {
   request: number
@@ -984,6 +1048,35 @@ export interface QuantizeOptions {
   bits?: number
   /** How numbers are coded: `affine` unless named, `nvfp4` where both sides are packed. */
   mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
+}
+
+/** What quantising has done. */
+export interface QuantizeReport {
+  /** Names of the layers that it packed. */
+  packed: Array<string>
+  /** Layers that stay as they are. */
+  left: Array<LeftLayer>
+  /** Of the whole model, adapter aside. */
+  bytes: number
+  bitsPerWeight: number
+}
+
+/** How the layers whose names fit are packed, if at all. */
+export interface QuantizeRule {
+  /** The end of a layer's name, or a whole one in which `*` stands for anything. */
+  pattern: string
+  skip?: boolean
+  bits?: number
+  groupSize?: number
+  mode?: string
+}
+
+export interface QuantizeSettings {
+  bits?: number
+  groupSize?: number
+  mode?: string
+  recipe?: string
+  rules?: Array<QuantizeRule>
 }
 
 /** Of `randint`. */

@@ -10,6 +10,7 @@
  * @document ../docs/caches.md
  * @document ../docs/chat.md
  * @document ../docs/cli.md
+ * @document ../docs/quantization.md
  * @document ../docs/sampling.md
  * @document ../docs/training.md
  * @document ../docs/moe.md
@@ -50,6 +51,8 @@ export type {
   QuantizeModelOptions,
   QuantizeProgress,
 } from './quantization.js';
+export { convert } from './convert.js';
+export type { ConvertOptions, ConvertProgress } from './convert.js';
 export { findCached, planPrune, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
 export type {
   CachedRepo,
@@ -186,6 +189,7 @@ export type {
   AdvantageResult,
   BatchProgress,
   BuildInfo,
+  ConvertReport,
   EngineStats,
   FinishReason,
   LeftLayer,

@@ -410,18 +410,24 @@ export class LanguageModel {
    * Codes cannot be trained: put a LoRA adapter on the model for that.
    *
    * @example
-   * const { bitsPerWeight, left } = await model.quantize({ bits: 4, groupSize: 64, rules: { lm_head: { bits: 6 } } });
+   * const { bitsPerWeight, left } = await model.quantize({ bits: 4, groupSize: 64, rules: { embed_tokens: { bits: 6 } } });
    * await model.save('Qwen3-0.6B-4bit'); // mlx-lm's layout
    */
   async quantize(options: QuantizeModelOptions = {}): Promise<QuantizeReport> {
     const { onProgress, signal, ...rest } = options;
     const handle = this.handle;
-    const settings = resolveQuantization(rest, () => guard(() => handle.layers()).filter(({ packed }) => !packed), 'quantize()');
+    const settings = resolveQuantization(
+      rest,
+      () => guard(() => handle.layers()).filter(({ packed }) => !packed),
+      'quantize()',
+    );
     return await withSignal(signal, (cancel) => handle.quantize(settings, cancel, layerProgress(onProgress)));
   }
 
   /** Unpacks what is packed, in the model's dtype, layer by layer. */
-  async dequantize(options: { onProgress?: (progress: QuantizeProgress) => void; signal?: AbortSignal } = {}): Promise<void> {
+  async dequantize(
+    options: { onProgress?: (progress: QuantizeProgress) => void; signal?: AbortSignal } = {},
+  ): Promise<void> {
     rejectUnknownKeys(options, ['onProgress', 'signal'], 'dequantize()');
     const { onProgress, signal } = options;
     const handle = this.handle;

@@ -5,6 +5,7 @@ export type NativeModule = typeof addon;
 export type NativeCancel = addon.Cancel;
 export type NativeModel = addon.NativeModel;
 export type NativeQuantizeSettings = addon.QuantizeSettings;
+export type NativeConvertSettings = addon.ConvertSettings;
 export type NativeTokenizer = addon.NativeTokenizer;
 export type NativeDecodeStream = addon.NativeDecodeStream;
 export type NativeEngine = addon.NativeEngine;
@@ -28,6 +29,7 @@ export type {
   AdvantageResult,
   BatchProgress,
   BuildInfo,
+  ConvertReport,
   DtypeName as Dtype,
   EngineStats,
   LeftLayer,

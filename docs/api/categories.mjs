@@ -62,6 +62,7 @@ const addonCategories = new Map([
   ['Dtype', 'Arrays'],
   ['MemoryStats', 'Memory'],
   ['BuildInfo', 'Devices'],
+  ['ConvertReport', 'Quantised models'],
   ['LeftLayer', 'Quantised models'],
   ['QuantizeReport', 'Quantised models'],
   ['AdvantageResult', 'Parts of GRPO'],

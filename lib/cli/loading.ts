@@ -51,7 +51,8 @@ export async function loadModelOf(
   return await loadWithProgress(model, options, stderr);
 }
 
-const size = (bytes: number): string =>
+/** `1.23 GB`. */
+export const bytesText = (bytes: number): string =>
   bytes >= 1e9
     ? `${(bytes / 1e9).toFixed(2)} GB`
     : bytes >= 1e6
@@ -68,14 +69,18 @@ function remaining(seconds: number): string {
       : `, ${(whole / 3600).toFixed(1)} h left`;
 }
 
-/** One line about a download, no wider than `columns`: a bar, bytes, speed, what is left, and the file that moves. */
-export function downloadLine({ file, loaded, total, bytesPerSecond }: DownloadProgress, columns = 80): string {
-  const part = total > 0 ? Math.min(1, loaded / total) : 1;
+/** A bar of 20 cells and a percentage. */
+export function progressBar(done: number, total: number): string {
+  const part = total > 0 ? Math.min(1, done / total) : 1;
   const cells = 20;
   const full = Math.floor(part * cells);
-  const bar = `[${'#'.repeat(full)}${' '.repeat(cells - full)}]`;
+  return `[${'#'.repeat(full)}${' '.repeat(cells - full)}] ${Math.floor(100 * part)} %`;
+}
+
+/** One line about a download, no wider than `columns`: a bar, bytes, speed, what is left, and the file that moves. */
+export function downloadLine({ file, loaded, total, bytesPerSecond }: DownloadProgress, columns = 80): string {
   const left = bytesPerSecond > 0 ? remaining((total - loaded) / bytesPerSecond) : '';
-  const text = `${bar} ${Math.floor(100 * part)} % ${size(loaded)} of ${size(total)}, ${size(bytesPerSecond)}/s${left}  ${file}`;
+  const text = `${progressBar(loaded, total)} ${bytesText(loaded)} of ${bytesText(total)}, ${bytesText(bytesPerSecond)}/s${left}  ${file}`;
   return text.length < columns ? text : text.slice(0, Math.max(1, columns - 1));
 }
 

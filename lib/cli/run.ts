@@ -7,9 +7,11 @@ import { benchCommand } from './bench.js';
 import { cacheCommand } from './cache.js';
 import { cachePromptCommand } from './cache-prompt.js';
 import { chatCommand } from './chat.js';
+import { convertCommand, dequantizeCommand, quantizeCommand } from './convert.js';
 import { doctorCommand } from './doctor.js';
 import { downloadCommand } from './download.js';
 import { generateCommand } from './generate.js';
+import { inspectCommand } from './inspect.js';
 import { nearestName } from '../options.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
@@ -30,6 +32,10 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
     cachePromptCommand(io),
     benchCommand(io),
     trainCommand(io),
+    quantizeCommand(io),
+    dequantizeCommand(io),
+    convertCommand(io),
+    inspectCommand(io),
     downloadCommand(io),
     cacheCommand(io),
     doctorCommand(io, load),

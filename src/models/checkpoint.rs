@@ -65,13 +65,22 @@ enum Place {
 }
 
 impl Place {
-    /// A tensor that stands for all, and the shape of a weight of the model as it would be in such a tensor.
+    /// A tensor that stands for all.
     fn sample(&self) -> Option<&At> {
         match self {
             Place::Whole(at) | Place::Half(at, _) => Some(at),
             Place::Experts(experts) => experts.values().next(),
         }
     }
+}
+
+/// What a file says about a tensor.
+pub(super) struct Tensor {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<i32>,
+    pub bytes: u64,
+    pub file: String,
 }
 
 /// The files of a checkpoint by the names that the model has for what is in them.
@@ -317,6 +326,29 @@ impl<'a> Checkpoint<'a> {
         };
         eval_codes(&codes)?;
         Ok(codes)
+    }
+
+    /// All tensors, sorted by name, and the files that they are in: name, number of tensors, bytes of them.
+    pub fn contents(&self) -> (Vec<Tensor>, Vec<(String, usize, u64)>) {
+        let file_name =
+            |index: usize| self.files[index].path().file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        let mut files: Vec<(String, usize, u64)> = (0..self.files.len()).map(|index| (file_name(index), 0, 0)).collect();
+        let mut tensors = Vec::new();
+        for place in self.places.values() {
+            let ats: Vec<&At> = match place {
+                Place::Whole(at) | Place::Half(at, false) => vec![at],
+                Place::Half(_, true) => continue,
+                Place::Experts(experts) => experts.values().collect(),
+            };
+            for At { file, entry } in ats {
+                files[*file].1 += 1;
+                files[*file].2 += entry.length;
+                let (name, shape, file) = (entry.name.clone(), entry.shape.clone(), file_name(*file));
+                tensors.push(Tensor { name, dtype: entry.dtype, shape, bytes: entry.length, file });
+            }
+        }
+        tensors.sort_by(|left, right| left.name.cmp(&right.name));
+        (tensors, files)
     }
 
     /// Tells the beginning.

@@ -3,9 +3,11 @@
 mod base;
 mod checkpoint;
 mod config;
+mod convert;
 mod decoder;
 mod experts;
 mod gguf;
+mod inspect;
 mod lora;
 mod model;
 mod moe_config;
@@ -20,7 +22,9 @@ mod weights;
 
 pub use base::{CausalLm, Forward, Hidden};
 pub use config::ModelConfig;
+pub use convert::{Conversion, ConvertOptions, Converted};
 pub use decoder::Decoder;
+pub use inspect::inspect;
 pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, init, layers_of, load};
 pub use moe_config::MoeConfig;

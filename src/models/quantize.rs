@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::Model;
 use super::checkpoint::eval_codes;
 use super::quantization::{Plan, QuantizeOptions, block_of};
+use super::{CausalLm, Model};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Error, Result};
 use crate::nn::{Layer, Weight};
@@ -76,21 +76,25 @@ impl Model {
     }
 
     pub fn size(&self) -> PackedSize {
-        let (mut bytes, mut parameters) = (0, 0);
-        self.net.visit("", &mut |name, array| {
-            if super::model::is_adapter(&name) {
-                return;
-            }
-            bytes += (array.size() * array.dtype().size()) as u64;
-            if !crate::nn::is_packed_part(&name, array) {
-                parameters += array.size() as u64;
-            }
-        });
-        let mut weights = Vec::new();
-        self.net.weights("", &mut weights);
-        for (_, weight) in weights.iter().filter(|(_, weight)| weight.is_packed()) {
-            parameters += weight.shape().iter().map(|&size| size as u64).product::<u64>();
-        }
-        PackedSize { bytes, parameters }
+        size_of(self.net.as_ref())
     }
+}
+
+pub(super) fn size_of(net: &dyn CausalLm) -> PackedSize {
+    let (mut bytes, mut parameters) = (0, 0);
+    net.visit("", &mut |name, array| {
+        if super::model::is_adapter(&name) {
+            return;
+        }
+        bytes += (array.size() * array.dtype().size()) as u64;
+        if !crate::nn::is_packed_part(&name, array) {
+            parameters += array.size() as u64;
+        }
+    });
+    let mut weights = Vec::new();
+    net.weights("", &mut weights);
+    for (_, weight) in weights.iter().filter(|(_, weight)| weight.is_packed()) {
+        parameters += weight.shape().iter().map(|&size| size as u64).product::<u64>();
+    }
+    PackedSize { bytes, parameters }
 }

@@ -1,5 +1,6 @@
 //! Models against numbers recorded from transformers.
 
+mod convert;
 mod golden;
 mod hostile;
 mod lora;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint::Checkpoint;
 use super::quantization::{QuantizeOptions, Scheme};
-use crate::mlx::io::safetensors::{Source, write};
+use crate::mlx::io::safetensors::{Source, holds, write_with};
 use crate::mlx::io::write_atomically;
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::CausalLm;
@@ -18,7 +18,7 @@ pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The weights are split into files of at most this many bytes.
-const SHARD_BYTES: u64 = 5_000_000_000;
+pub(super) const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Reads a JSON file that a checkpoint consists of.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
@@ -72,12 +72,27 @@ pub(crate) fn load(
     Ok(())
 }
 
-/// Writes weights as `model.safetensors`, or as shards with an index, and removes weight files of an earlier save.
-pub(crate) fn save(dir: &Path, tensors: &[Source]) -> Result<()> {
-    save_sharded(dir, tensors, SHARD_BYTES)
+/// What becomes of a file of weights that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    Replaced,
+    /// It is left where it holds the same tensors, by name, dtype and shape.
+    Kept,
 }
 
-pub(crate) fn save_sharded(dir: &Path, tensors: &[Source], shard_bytes: u64) -> Result<()> {
+/// Writes weights as `model.safetensors`, or as shards with an index, and removes weight files of an earlier save.
+pub(crate) fn save(dir: &Path, tensors: &[Source]) -> Result<()> {
+    save_sharded(dir, tensors, SHARD_BYTES, Existing::Replaced, &mut |_, _| Ok(()))
+}
+
+/// `progress` hears of bytes written and bytes in all; its error stops the writing.
+pub(crate) fn save_sharded(
+    dir: &Path,
+    tensors: &[Source],
+    shard_bytes: u64,
+    existing: Existing,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
     let mut shards: Vec<Vec<&Source>> = vec![Vec::new()];
     let mut filled = 0;
     for tensor in tensors {
@@ -91,18 +106,29 @@ pub(crate) fn save_sharded(dir: &Path, tensors: &[Source], shard_bytes: u64) -> 
         }
     }
     let count = shards.len();
+    let total: u64 = tensors.iter().map(Source::nbytes).sum();
+    let mut done = 0;
     let mut written = HashSet::new();
     let mut weight_map = BTreeMap::new();
+    progress(done, total)?;
     for (index, shard) in shards.iter().enumerate() {
         let name = if count == 1 { SINGLE.to_string() } else { format!("model-{:05}-of-{count:05}.safetensors", index + 1) };
-        write(&dir.join(&name), shard)?;
+        let path = dir.join(&name);
+        if existing == Existing::Kept && holds(&path, shard) {
+            done += shard.iter().map(|tensor| tensor.nbytes()).sum::<u64>();
+            progress(done, total)?;
+        } else {
+            write_with(&path, shard, &mut |bytes| {
+                done += bytes;
+                progress(done, total)
+            })?;
+        }
         weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone())));
         written.insert(name);
     }
     if count > 1 {
         let parameters: u64 = tensors.iter().map(|tensor| tensor.nbytes() / tensor.dtype.size() as u64).sum();
-        let bytes: u64 = tensors.iter().map(Source::nbytes).sum();
-        let index = json!({"metadata": {"total_parameters": parameters, "total_size": bytes}, "weight_map": weight_map});
+        let index = json!({"metadata": {"total_parameters": parameters, "total_size": total}, "weight_map": weight_map});
         write_json(&dir.join(INDEX), &index)?;
         written.insert(INDEX.to_string());
     }

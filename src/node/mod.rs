@@ -4,6 +4,7 @@ mod arguments;
 mod array;
 mod cache;
 mod cancel;
+mod convert;
 mod device;
 mod direct;
 mod engine;

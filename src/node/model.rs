@@ -229,7 +229,8 @@ impl NativeModel {
     pub fn num_trainable(&self) -> js::Result<f64> {
         let model = self.shared.lock()?;
         let names: std::collections::HashSet<String> = model.trainable().into_iter().collect();
-        Ok(model.parameters().iter().filter(|(name, _)| names.contains(name)).map(|(_, array)| array.size() as f64).sum())
+        let sizes = model.parameters().into_iter().filter(|(name, _)| names.contains(name)).map(|(_, array)| array.size());
+        Ok(sizes.sum::<usize>() as f64)
     }
 
     /// Layers with a weight matrix, in the order of the checkpoint's weights.

@@ -266,10 +266,19 @@ pub(super) fn header(arrays: &[(String, Array)], metadata: &[(String, Metadata)]
     header_of(tensors, (!pairs.is_empty()).then_some(Value::Object(pairs)))
 }
 
+fn header_of_sources(tensors: &[&Source]) -> Vec<u8> {
+    let entries = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.dtype));
+    header_of(entries, Some(json!({"format": "pt"})))
+}
+
 /// Writes tensors in the given order, one in memory at a time.
 pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
-    let entries = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), tensor.dtype));
-    let header = header_of(entries, Some(json!({"format": "pt"})));
+    write_with(path, tensors, &mut |_| Ok(()))
+}
+
+/// `write` that tells of the bytes of each tensor; an error of `progress` stops it, and there is no file.
+pub fn write_with(path: &Path, tensors: &[&Source], progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    let header = header_of_sources(tensors);
     write_atomically(path, |file| {
         file.write_all(&header).map_err(|error| cannot_write(path, error))?;
         for tensor in tensors {
@@ -278,9 +287,19 @@ pub fn write(path: &Path, tensors: &[&Source]) -> Result<()> {
                 return Err(Error::Internal(format!("tensor '{}' changed while it was saved", tensor.name)));
             }
             file.write_all(&array.to_bytes()?).map_err(|error| cannot_write(path, error))?;
+            progress(tensor.nbytes())?;
         }
         Ok(())
     })
+}
+
+/// Whether a file has been written whole with these tensors, as far as names, dtypes and shapes tell.
+pub fn holds(path: &Path, tensors: &[&Source]) -> bool {
+    let header = header_of_sources(tensors);
+    let size = header.len() as u64 + tensors.iter().map(|tensor| tensor.nbytes()).sum::<u64>();
+    let mut found = vec![0; header.len()];
+    let read = open_file(path).is_ok_and(|(mut file, length)| length == size && file.read_exact(&mut found).is_ok());
+    read && found == header
 }
 
 /// Writes arrays by name into one file, which is complete or as it was.

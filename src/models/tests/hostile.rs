@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mlx::io::safetensors::{SafetensorsFile, Source};
+use crate::models::weights::{Existing, save_sharded};
 use crate::testing::golden_path;
 
 fn refused(dir: &Path) -> crate::mlx::Error {
@@ -317,7 +318,7 @@ fn shards_are_written_and_replaced_whole() {
     let scratch = Scratch::copy_of(&golden_path("models/qwen3"));
     let parameters = model.parameters();
     let sources: Vec<Source> = parameters.iter().map(|(name, array)| Source::held(name.clone(), array)).collect();
-    crate::models::weights::save_sharded(&scratch.0, &sources, 30_000).unwrap();
+    save_sharded(&scratch.0, &sources, 30_000, Existing::Replaced, &mut |_, _| Ok(())).unwrap();
     assert!(!scratch.0.join("model.safetensors").exists(), "the older single file would be preferred");
     let shards = std::fs::read_dir(&scratch.0).unwrap().filter(|entry| {
         let path = entry.as_ref().unwrap().path();

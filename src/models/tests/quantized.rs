@@ -25,11 +25,11 @@ const MODES: [(&str, i32, i32); 21] = {
     all
 };
 
-fn how(mode: &str, group: i32, bits: i32) -> Quantization {
+pub(super) fn how(mode: &str, group: i32, bits: i32) -> Quantization {
     Quantization::new(QuantizationMode::parse(mode).unwrap(), Some(group), Some(bits)).unwrap()
 }
 
-fn plainly(how: Quantization) -> QuantizeOptions {
+pub(super) fn plainly(how: Quantization) -> QuantizeOptions {
     QuantizeOptions { how, recipe: None, rules: Vec::new() }
 }
 
@@ -49,11 +49,11 @@ fn config(model_type: &str) -> Value {
     config
 }
 
-fn random_model(model_type: &str) -> Model {
+pub(super) fn random_model(model_type: &str) -> Model {
     init(config(model_type), Path::new("config"), Dtype::Float32, 7).unwrap()
 }
 
-fn quantize(model: &mut Model, options: &QuantizeOptions) {
+pub(super) fn quantize(model: &mut Model, options: &QuantizeOptions) {
     for (name, how) in model.plan_quantization(options).unwrap().packed {
         model.pack_layer(&name, how).unwrap();
     }
@@ -68,7 +68,7 @@ fn logits(model: &Model) -> Array {
     model.net.logits(&model.net.hidden(Forward::new(&ids)).unwrap()).unwrap()
 }
 
-fn assert_same(left: &Model, right: &Model, what: &str) {
+pub(super) fn assert_same(left: &Model, right: &Model, what: &str) {
     let (left, right) = (left.parameters(), right.parameters());
     assert_eq!(left.len(), right.len(), "{what}");
     for ((name, left), (other, right)) in left.iter().zip(&right) {

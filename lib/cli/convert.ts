@@ -1,0 +1,142 @@
+import { Command, Option } from 'commander';
+import { convert } from '../convert.js';
+import type { ConvertOptions } from '../convert.js';
+import { stopOnSignals } from '../interrupt.js';
+import type { ConvertReport } from '../native-types.js';
+import { UsageError } from './io.js';
+import type { CliIo } from './io.js';
+import { bytesText, downloadLine, ProgressLine, progressBar, withRevision } from './loading.js';
+import { quantizationGiven, quantizationOf, withQuantization } from './quantization.js';
+import type { QuantizationFlags } from './quantization.js';
+
+interface Flags extends QuantizationFlags {
+  revision?: string;
+  dtype?: 'float32' | 'bfloat16' | 'float16';
+  quantize?: boolean;
+  dequantize?: boolean;
+  shardSize?: number;
+  json?: boolean;
+}
+
+const units: Record<string, number> = { '': 1, KB: 1e3, MB: 1e6, GB: 1e9 };
+
+/** `5GB`, `500MB`, or bytes. */
+function shardBytes(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB|)$/i.exec(text.trim()) ?? [];
+  const bytes = Number(number) * units[unit?.toUpperCase() ?? '']!;
+  if (!(bytes >= 1)) throw new UsageError(`--shard-size must be a size such as 5GB or 500MB, got '${text}'`);
+  return Math.floor(bytes);
+}
+
+const resuming =
+  '\nOUT is complete or absent. A conversion that was stopped, or ran out of disk, goes on where it ended when the command runs again.\n';
+
+function command(name: string, description: string): Command {
+  const made = new Command(name)
+    .description(description)
+    .argument('<model>', "checkpoint folder, or a model's name on the hub, such as Qwen/Qwen3-0.6B")
+    .argument('<out>', 'folder to make');
+  return withRevision(made)
+    .addOption(
+      new Option('--dtype <dtype>', "of what is not packed (the checkpoint's)").choices([
+        'float32',
+        'bfloat16',
+        'float16',
+      ]),
+    )
+    .addOption(
+      new Option('--shard-size <size>', 'no file of weights is larger, unless one weight is')
+        .argParser(shardBytes)
+        .default(5e9, '5GB'),
+    )
+    .option('--json', 'print one JSON object at the end');
+}
+
+/** `mlx-node convert`: mlx-lm's command with its options. */
+export function convertCommand(io: CliIo): Command {
+  return withQuantization(
+    command('convert', 'Write a checkpoint as another one: in another dtype, quantised or dequantised.')
+      .option('-q, --quantize', 'pack the weights')
+      .option('-d, --dequantize', 'unpack the weights'),
+  )
+    .addHelpText(
+      'after',
+      `${resuming}\nExamples:\n  mlx-node convert Qwen/Qwen3-0.6B ./Qwen3-0.6B-f16 --dtype float16\n  mlx-node convert Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit -q --q-bits 4`,
+    )
+    .action((model: string, out: string, flags: Flags) => {
+      if (flags.quantize === true && flags.dequantize === true)
+        throw new UsageError('--quantize and --dequantize cannot go together');
+      if (flags.quantize !== true && quantizationGiven(flags))
+        throw new UsageError('options of quantisation come with -q (--quantize)');
+      return work(io, model, out, flags, {
+        ...(flags.quantize === true ? { quantize: quantizationOf(flags) } : {}),
+        ...(flags.dequantize === true ? { dequantize: true } : {}),
+      });
+    });
+}
+
+/** `mlx-node quantize`. */
+export function quantizeCommand(io: CliIo): Command {
+  return withQuantization(command('quantize', "Write a checkpoint with its weights packed, in mlx-lm's layout."))
+    .addHelpText(
+      'after',
+      `${resuming}\nExamples:\n  mlx-node quantize Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-mixed --quant-predicate mixed_4_6\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-nvfp4 --q-mode nvfp4 --q-rule embed_tokens=8`,
+    )
+    .action((model: string, out: string, flags: Flags) =>
+      work(io, model, out, flags, { quantize: quantizationOf(flags) }),
+    );
+}
+
+/** `mlx-node dequantize`. */
+export function dequantizeCommand(io: CliIo): Command {
+  return command('dequantize', 'Write a quantised checkpoint with its weights as numbers again.')
+    .addHelpText(
+      'after',
+      `${resuming}\nExample:\n  mlx-node dequantize mlx-community/Qwen3-0.6B-4bit ./Qwen3-0.6B --dtype bfloat16`,
+    )
+    .action((model: string, out: string, flags: Flags) => work(io, model, out, flags, { dequantize: true }));
+}
+
+async function work(io: CliIo, model: string, out: string, flags: Flags, what: ConvertOptions): Promise<void> {
+  const stop = stopOnSignals();
+  const line = new ProgressLine(io.stderr);
+  const started = performance.now();
+  const options: ConvertOptions = {
+    ...what,
+    signal: stop.signal,
+    ...(flags.revision === undefined ? {} : { revision: flags.revision }),
+    ...(flags.dtype === undefined ? {} : { dtype: flags.dtype }),
+    ...(flags.shardSize === undefined ? {} : { shardBytes: flags.shardSize }),
+    onProgress: ({ phase, done, total, file = '', bytesPerSecond = 0 }) =>
+      line.draw(
+        phase === 'download'
+          ? downloadLine({ file, loaded: done, total, bytesPerSecond }, io.stderr.columns)
+          : `${progressBar(done, total)} ${bytesText(done)} of ${bytesText(total)} written`,
+      ),
+  };
+  let report: ConvertReport;
+  try {
+    report = await convert(model, out, options);
+  } finally {
+    line.end();
+    stop.release();
+  }
+  const seconds = (performance.now() - started) / 1000;
+  if (flags.json === true) io.stdout.write(`${JSON.stringify({ out, seconds, ...report })}\n`);
+  else io.stdout.write(summary(out, report, seconds));
+}
+
+function summary(out: string, report: ConvertReport, seconds: number): string {
+  const { bytes, bitsPerWeight, dtype, packed, left } = report;
+  const lines = [
+    `${out}: ${bytesText(bytes)} of weights in ${dtype}, ${bitsPerWeight.toFixed(3)} bits per weight, in ${seconds.toFixed(1)} s`,
+  ];
+  if (packed.length > 0) lines.push(`${packed.length} layers are packed`);
+  const reasons = new Map<string, string[]>();
+  for (const { name, reason } of left) reasons.set(reason, [...(reasons.get(reason) ?? []), name]);
+  for (const [reason, names] of reasons) {
+    const more = names.length > 1 ? ` and ${names.length - 1} more` : '';
+    lines.push(`left as they are: ${names[0]}${more}: ${reason}`);
+  }
+  return `${lines.join('\n')}\n`;
+}
