@@ -9,10 +9,21 @@ use super::CausalLm;
 use super::experts::{Part, expert_name, part_of};
 use super::quantization::Scheme;
 use super::weights::{INDEX, SINGLE, read_json};
+use crate::mlx::io::is_gguf;
 use crate::mlx::io::safetensors::{Entry, SafetensorsFile};
 use crate::mlx::ops::{self, Quantization, QuantizationMode, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::nn::Weight;
+
+/// The `config.json` of a checkpoint folder, and its path.
+pub(super) fn read_config(dir: &Path) -> Result<(Value, PathBuf)> {
+    if is_gguf(dir) {
+        let cure = "load it with loadModel, and save the model";
+        return Err(Error::load(dir, format!("is a file in GGUF, and only checkpoint folders can be read here: {cure}")));
+    }
+    let file = dir.join("config.json");
+    Ok((read_json(&file)?, file))
+}
 
 /// The weight files of a folder, opened and checked.
 fn open_files(dir: &Path) -> Result<Vec<SafetensorsFile>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, read_config};
 use super::model::{parse, saved_config};
 use super::quantization::{Plan, QuantizeOptions, Scheme, block_of};
 use super::quantize::{PackedSize, size_of};
@@ -127,8 +127,7 @@ impl Conversion {
         if options.dtype.is_some_and(|dtype| !matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)) {
             return Err(Error::Dtype("convert: the dtype must be float32, float16 or bfloat16".into()));
         }
-        let file = dir.join("config.json");
-        let config_json = read_json(&file)?;
+        let (config_json, file) = read_config(dir)?;
         let (architecture, config) = parse(&config_json, &file)?;
         let (scheme, tied) = (Scheme::parse(&config_json, &file)?, config.tie_word_embeddings);
         let mut quiet = |_, _| Ok(());

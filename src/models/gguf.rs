@@ -151,6 +151,11 @@ fn configs(file: &GgufFile, path: &Path) -> Result<(Value, Value)> {
     Ok((Value::Object(config), Value::Object(generation)))
 }
 
+/// What would be the `config.json` of a file.
+pub(super) fn config_json(path: &Path) -> Result<Value> {
+    Ok(configs(&GgufFile::open(path)?, path)?.0)
+}
+
 /// Loads a file. Without a dtype in the options it is float32 on the CPU and float16, that of the codes' scales, on a GPU.
 pub(super) fn open(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
     let dtype = options.dtype.unwrap_or(if device() == "gpu" { Dtype::Float16 } else { Dtype::Float32 });

@@ -5,19 +5,17 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, read_config};
 use super::model::parse;
 use super::quantization::{Scheme, block_of};
 use super::quantize::size_of;
-use super::weights::read_json;
 use super::{ModelConfig, experts};
 use crate::mlx::{Dtype, Result};
 use crate::nn::is_packed_part;
 
 /// Everything about a checkpoint as JSON, after all checks that loading makes.
 pub fn inspect(dir: &Path) -> Result<Value> {
-    let file = dir.join("config.json");
-    let config_json = read_json(&file)?;
+    let (config_json, file) = read_config(dir)?;
     let (architecture, config) = parse(&config_json, &file)?;
     let scheme = Scheme::parse(&config_json, &file)?;
     let mut quiet = |_, _| Ok(());

@@ -45,7 +45,13 @@ pub(super) fn next_version() -> u64 {
 /// Loads a checkpoint folder, or a file in GGUF. `progress` hears of bytes read and bytes in all; returning an error from it stops the loading.
 pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Model> {
     if is_gguf(dir) {
-        return gguf::open(dir, options, progress);
+        let mut model = gguf::open(dir, options, progress)?;
+        if let Some(options) = &options.quantize {
+            for (name, how) in model.plan_quantization(options)?.packed {
+                model.pack_layer(&name, how)?;
+            }
+        }
+        return Ok(model);
     }
     let dtype = options.dtype.unwrap_or(if device() == "gpu" { Dtype::Bfloat16 } else { Dtype::Float32 });
     check_dtype(dtype)?;
@@ -71,10 +77,12 @@ pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
     Err(Error::Dtype(format!("models can be held in float32, float16 or bfloat16, not {}", dtype.name())))
 }
 
-/// The layers of a checkpoint that have a weight matrix, with their shapes, from its `config.json` alone.
+/// The layers of a checkpoint that have a weight matrix, with their shapes, from its `config.json`, or the metadata of a
+/// file in GGUF, alone.
 pub fn layers_of(dir: &Path) -> Result<Vec<(String, Vec<i32>)>> {
     let file = dir.join("config.json");
-    let (architecture, config) = parse(&read_json(&file)?, &file)?;
+    let config_json = if is_gguf(dir) { gguf::config_json(dir)? } else { read_json(&file)? };
+    let (architecture, config) = parse(&config_json, &file)?;
     let net = (architecture.build)(config, Dtype::Float32)?;
     let mut weights = Vec::new();
     net.weights("", &mut weights);
