@@ -76,7 +76,7 @@ fn feed_forward(config: &ModelConfig, layer: usize, dtype: Dtype) -> Result<Feed
             };
             Ok(FeedForward::Sparse(Box::new(SparseMoe::new(&shape, dtype)?)))
         }
-        _ => Ok(FeedForward::Dense(Mlp::new(config.hidden_size, config.intermediate_size, dtype)?)),
+        _ => Ok(FeedForward::Dense(Box::new(Mlp::new(config.hidden_size, config.intermediate_size, dtype)?))),
     }
 }
 

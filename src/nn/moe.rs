@@ -88,7 +88,7 @@ module_of!(SparseMoe: gate, switch_mlp, shared_expert, shared_expert_gate);
 /// The feed-forward half of a block.
 #[derive(Clone)]
 pub enum FeedForward {
-    Dense(Mlp),
+    Dense(Box<Mlp>),
     Sparse(Box<SparseMoe>),
 }
 
