@@ -253,7 +253,7 @@ const fake = {
   clearCache: () => {},
   setCacheLimit: () => {},
   setMemoryLimit: () => {},
-  NativeTokenizer: { load: async () => tokenizer },
+  NativeTokenizer: { load: async () => tokenizer, isAt: (path: string) => existsSync(join(path, 'tokenizer.json')) },
   NativeModel: {
     load: async (dir: string) => {
       const file = join(dir, 'model.safetensors');
