@@ -2,7 +2,15 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ChatSession, loadModel, PrefixCache } from '../../lib/index.ts';
-import type { ChatDelta, ChatMessage, ChatSessionOptions, MxArray, SendOptions, Tool } from '../../lib/index.ts';
+import type {
+  ChatDelta,
+  ChatMessage,
+  ChatSessionOptions,
+  LanguageModel,
+  MxArray,
+  SendOptions,
+  Tool,
+} from '../../lib/index.ts';
 import { templateMessages } from '../../lib/chat/messages.ts';
 import { ScriptedModel } from '../helpers/scripted.ts';
 import { tempDir } from '../helpers/temp.ts';
@@ -253,15 +261,17 @@ describe('regenerate, fork, reset, save', () => {
     const { toolCalls } = await chat.send('a');
     await chat.save(path);
     expect(readdirSync(dir)).toEqual(['chat.json']);
-    // Functions are no JSON.
+    // Functions and models are no JSON.
     const functions = {
+      draftModel: { handle: {} } as LanguageModel,
       contextShift: () => [],
       logitsProcessors: [(_: number[], logits: MxArray) => logits],
       onProgress: () => undefined,
     };
-    const unsaved = new ChatSession(model, { ...functions, topK: 3 }).toJSON();
-    expect(JSON.parse(JSON.stringify(unsaved))).toMatchObject({ options: { topK: 3 } });
-    expect(Object.keys((unsaved as { options: object }).options)).toEqual(['topK']);
+    const unsaved = new ChatSession(model, { ...functions, topK: 3, responseFormat: { type: 'json_object' } }).toJSON();
+    const plain = { topK: 3, responseFormat: { type: 'json_object' } };
+    expect((JSON.parse(JSON.stringify(unsaved)) as { options: object }).options).toEqual(plain);
+    expect(Object.keys((unsaved as { options: object }).options).toSorted()).toEqual(['responseFormat', 'topK']);
     const again = await ChatSession.load(model, path, { topK: 4 });
     expect(again.messages).toEqual(chat.messages);
     const result: ChatMessage = { role: 'tool', tool_call_id: toolCalls[0]!.id, content: 'sun' };

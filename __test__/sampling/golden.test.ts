@@ -261,3 +261,41 @@ describe('processors recorded by fixtures/processors/record.py', () => {
     expect(recorded.length).toBe(29);
   });
 });
+
+/** What top-p keeps, by its definition in float64: how many, and the least of them. */
+function keptByDefinition(row: readonly number[], p: number): [count: number, least: number] {
+  const order = row.toSorted((a, b) => b - a);
+  const weights = order.map((logit) => Math.exp(logit - order[0]!));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  let [above, count] = [0, 0];
+  while (count < order.length && above < p * total) {
+    const value = order[count]!;
+    for (; order[count] === value; count++) above += weights[count]!;
+  }
+  return [count, order[count - 1]! + 0];
+}
+
+describe('top-p', () => {
+  it.each([5, 1000, 30_000])(
+    'keeps what sorting keeps of %i tokens, with equals and with tokens ruled out',
+    (width) => {
+      const plain = mx.random.normal([4, width], { key: mx.random.key(width) }).multiply(3);
+      const masked = mx.where(plain.less(0), mx.array(-Infinity), plain);
+      for (const [name, logits] of Object.entries({ plain, tied: mx.round(plain), masked })) {
+        const rows = logits.toArray() as number[][];
+        const shares = [0.05, 0.5, 0.9, 0.999].map(Math.fround);
+        const together = applyTopP(logits, shares).toArray() as number[][];
+        for (const [i, p] of shares.entries()) {
+          const alone = applyTopP(logits, p).toArray() as number[][];
+          for (const [r, row] of rows.entries()) {
+            if (row.every((logit) => logit === -Infinity)) continue;
+            const kept = alone[r]!.filter((logit) => logit > -Infinity);
+            // -0 is 0.
+            expect([kept.length, Math.min(...kept) + 0], `${name}, row ${r}, ${p}`).toEqual(keptByDefinition(row, p));
+          }
+          expect(together[i]).toEqual(alone[i]);
+        }
+      }
+    },
+  );
+});

@@ -5,7 +5,7 @@ use mlx_sys as sys;
 
 use super::array::output;
 use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
-use super::{Array, Dtype, Result, device, stream};
+use super::{Array, Dtype, Result, device, ops, stream};
 
 /// Whether this build has the kernels and computes on the CPU.
 pub fn available() -> bool {
@@ -33,6 +33,28 @@ pub fn logsumexp(x: &Array) -> Result<Array> {
     }
     // SAFETY: valid handles.
     output(|result| unsafe { sys::mlxn_logsumexp(result, x.0, stream::current()) })
+}
+
+/// The least logit, `[.., 1]`, over which there is less than the share `p` of a row's mass: where top-p ends. `p` is a scalar, or has an
+/// entry for each row. -inf for shares from 1.
+pub fn top_p_threshold(logits: &Array, p: &Array) -> Result<Array> {
+    let width = logits.shape().last().copied().unwrap_or(0);
+    let rows = if width == 0 { 0 } else { logits.size() / width as usize };
+    if !usable(&[logits, p]) || rows == 0 || (p.size() != 1 && p.size() != rows) {
+        return sorted_top_p_threshold(logits, p);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_top_p(result, logits.0, p.0, stream::current()) })
+}
+
+/// The same of MLX's operations, which sort the rows.
+pub(super) fn sorted_top_p_threshold(logits: &Array, p: &Array) -> Result<Array> {
+    let ascending = logits.sort(-1)?;
+    // Mass strictly above each token; the best token has none.
+    let above = ascending.softmax(-1)?.cumsum(-1, true, false)?;
+    let kept = ops::where_(&above.less(p)?, &ascending, &Array::scalar(f32::INFINITY))?;
+    let off = p.greater_equal(&Array::scalar(1.))?;
+    ops::where_(&off, &Array::scalar(f32::NEG_INFINITY), &kept.min(&[-1], true)?)
 }
 
 /// The sum of the squares of all elements, a scalar.

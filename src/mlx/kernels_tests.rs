@@ -313,3 +313,70 @@ fn products_in_parts() {
         }
     }
 }
+
+/// What top-p keeps, by its definition in float64: the logit of the last token, from the likeliest on, over which there is less than `p`.
+fn last_kept(logits: &[f32], p: f64) -> f32 {
+    let mut order: Vec<f32> = logits.to_vec();
+    order.sort_by(|a, b| b.total_cmp(a));
+    let total: f64 = order.iter().map(|&x| f64::from(x - order[0]).exp()).sum();
+    let mut above = 0.;
+    let mut last = order[0];
+    for group in order.chunk_by(|a, b| a == b) {
+        if above >= p * total {
+            break;
+        }
+        last = group[0];
+        above += group.iter().map(|&x| f64::from(x - order[0]).exp()).sum::<f64>();
+    }
+    last
+}
+
+#[test]
+fn top_p_ends_where_sorting_ends_it() {
+    if on_gpu() {
+        return;
+    }
+    for (seed, width) in [(1, 7), (2, 100), (3, 2048), (4, 20_000)] {
+        let rows = normal(seed, &[5, width]).multiply_scalar(3.).unwrap();
+        // Few values, so that many are equal; and some that are ruled out.
+        let tied = rows.round(0).unwrap();
+        let masked = ops::where_(&rows.less(&Array::scalar(0.)).unwrap(), &Array::scalar(f32::NEG_INFINITY), &rows).unwrap();
+        for (name, logits) in [("plain", &rows), ("tied", &tied), ("masked", &masked)] {
+            let values = logits.to_f32().unwrap();
+            for p in [1e-6, 0.1, 0.5, 0.9, 0.999] {
+                let found = kernels::top_p_threshold(logits, &Array::scalar(p)).unwrap();
+                assert_eq!(found.shape(), [5, 1]);
+                let sorted = kernels::sorted_top_p_threshold(logits, &Array::scalar(p)).unwrap().to_f32().unwrap();
+                for (row, &found) in found.to_f32().unwrap().iter().enumerate() {
+                    let own = &values[row * width as usize..(row + 1) * width as usize];
+                    let where_ = format!("{name}, {width} wide, row {row}, p {p}");
+                    assert_eq!(found, last_kept(own, f64::from(p)), "{where_}");
+                    // Sums of float32 may end one token apart in long rows.
+                    if width <= 2048 {
+                        assert_eq!(found, sorted[row], "{where_}, sorted");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn top_p_of_each_row_and_of_rows_at_the_ends() {
+    if on_gpu() {
+        return;
+    }
+    let (low, high) = (f32::NEG_INFINITY, f32::INFINITY);
+    let rows = [[0f32, 1., 2., 3.], [0., 1., 2., 3.], [5., 5., 5., 5.], [low, low, 1., low], [low; 4], [f32::NAN, 1., 2., 3.]];
+    let logits = Array::from_slice(&rows.concat(), &[6, 4]).unwrap();
+    let shares = Array::from_slice(&[0.5f32, 1., 0.1, 0.9, 0.5, 0.5], &[6, 1]).unwrap();
+    let found = kernels::top_p_threshold(&logits, &shares).unwrap().to_f32().unwrap();
+    assert_eq!(found, [3., low, 5., 1., low, low]);
+    // Negative logits, both zeros, the largest and the smallest.
+    for row in [vec![-3f32, -2., -1., -4.], vec![0., -0., -1e-45, 1e-45], vec![f32::MAX, f32::MIN, 0., 1.], vec![high, 0., 1.]] {
+        let logits = Array::from_slice(&row, &[row.len() as i32]).unwrap();
+        let found = kernels::top_p_threshold(&logits, &Array::scalar(0.6)).unwrap().to_f32().unwrap();
+        let wanted = if row.contains(&high) { low } else { last_kept(&row, 0.6) };
+        assert!(found == [wanted], "{row:?}: {found:?} is not {wanted}");
+    }
+}

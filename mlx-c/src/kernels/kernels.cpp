@@ -15,6 +15,7 @@
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 #include "pool.h"
+#include "top_p.h"
 
 namespace mx = mlx::core;
 using mx::array;
@@ -191,6 +192,25 @@ class SumOfSquares : public Kernel {
  protected:
   Arrays gradients(const Arrays& primals, const Arrays& cotangents, const Arrays&) override {
     return {mx::multiply(mx::multiply(primals[0], array(2.0f), stream()), cotangents[0], stream())};
+  }
+};
+
+// ---- Top-p
+
+class TopP : public Kernel {
+ public:
+  using Kernel::Kernel;
+  const char* name() const override { return "mlxn::TopP"; }
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
+    float* y = allocate(outputs[0]);
+    const float *x = inputs[0].data<float>(), *p = inputs[1].data<float>();
+    const size_t width = static_cast<size_t>(inputs[0].shape(-1)), each = inputs[1].size() == 1 ? 0 : 1;
+    dispatch([=, rows = outputs[0].size()] {
+      split(rows, rows_per_block(width), [&](size_t start, size_t count) {
+        for (size_t row = start; row < start + count; row++) y[row] = top_p_threshold(x + row * width, width, p[row * each]);
+      });
+    });
   }
 };
 
@@ -660,6 +680,18 @@ int mlxn_logsumexp(mlx_array* res, mlx_array x, mlx_stream s) {
     shape.back() = 1;
     const auto& stream = mlx_stream_get_(s);
     mlx_array_set_(*res, make<LogSumExp>(shape, stream, {contiguous(in, stream)}));
+  });
+}
+
+int mlxn_top_p(mlx_array* res, mlx_array x, mlx_array p, mlx_stream s) {
+  return guarded([&] {
+    const array &in = floats(x), &share = floats(p);
+    require(in.ndim() > 0 && in.shape(-1) > 0, "top_p needs a last axis of size 1 or more");
+    mx::Shape shape = in.shape();
+    shape.back() = 1;
+    require(share.size() == 1 || share.size() == in.size() / in.shape(-1), "top_p needs one share, or one for each row");
+    const auto& stream = mlx_stream_get_(s);
+    mlx_array_set_(*res, make<TopP>(shape, stream, {contiguous(in, stream), contiguous(share, stream)}));
   });
 }
 

@@ -35,12 +35,7 @@ pub(super) fn top_k(logits: &Array, k: &Array, largest: i32) -> Result<Array> {
 
 /// Keeps the most likely tokens until their mass reaches `p`; the best one and equals of the last always stay. 1 keeps all.
 pub(super) fn top_p(logits: &Array, p: &Array) -> Result<Array> {
-    let ascending = logits.sort(-1)?;
-    // Mass strictly above each token; the best token has none.
-    let above = ascending.softmax(-1)?.cumsum(-1, true, false)?;
-    let kept = ops::where_(&above.less(p)?, &ascending, &Array::scalar(f32::INFINITY))?;
-    let off = p.greater_equal(&Array::scalar(1.))?;
-    keep_from(logits, &ops::where_(&off, &Array::scalar(f32::NEG_INFINITY), &kept.min(&[-1], true)?)?)
+    keep_from(logits, &kernels::top_p_threshold(logits, p)?)
 }
 
 /// Keeps tokens at least `p` times as likely as the best; 0 keeps all. The `least` (int32) best stay in any case; `most` is the
