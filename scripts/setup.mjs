@@ -29,7 +29,13 @@ async function installPackages() {
     throw new SetupError('package-lock.json is missing or broken.', 'git checkout package-lock.json');
   if (modulesAreFresh(lock, readJson(inRoot('node_modules/.package-lock.json')))) return;
   checkNpm();
-  const { code, output } = await run('npm packages', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd: root });
+  const install = () => run('npm packages', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd: root });
+  let { code, output } = await install();
+  if (code !== 0 && /ENOTEMPTY|EEXIST|ENOENT/.test(output)) {
+    // What a killed run left, or its npm that still writes.
+    fs.rmSync(inRoot('node_modules'), { recursive: true, force: true, maxRetries: 20, retryDelay: 500 });
+    ({ code, output } = await install());
+  }
   if (code === 0) return;
   if (networkTrouble.test(output)) {
     throw new SetupError(
