@@ -164,6 +164,11 @@ export declare class NativeModel {
    * packed.
    */
   quantize(settings: QuantizeSettings, cancel?: Cancel | undefined | null, onProgress?: (done: number, total: number) => void): Promise<QuantizeReport>
+  /**
+   * Log-probs of every token but the first of each row, after those before it. Rows of one length that follow each other are computed
+   * together, `batch_size` at most. `onProgress` gets rows done and rows in all.
+   */
+  tokenLogprobs(rows: Array<Array<number>>, batchSize: number, cancel?: Cancel | undefined | null, onProgress?: (done: number, total: number) => void): Promise<Float32Array[]>
   /** Unpacks what is packed. */
   dequantize(cancel?: Cancel | undefined | null, onProgress?: (done: number, total: number) => void): Promise<void>
   get vocabSize(): number

@@ -52,6 +52,8 @@ export type {
   QuantizeProgress,
 } from './quantization.js';
 export { convert } from './convert.js';
+export { perplexity } from './perplexity.js';
+export type { PerplexityOptions, PerplexityResult } from './perplexity.js';
 export type { ConvertOptions, ConvertProgress } from './convert.js';
 export { findCached, planPrune, planRemoval, removeFromCache, scanCacheDir, snapshotDownload } from './hub/index.js';
 export type {

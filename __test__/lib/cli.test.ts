@@ -80,6 +80,7 @@ describe('mlx-node', () => {
       ['dequantize', '--help'],
       ['convert', '--help'],
       ['inspect', '--help'],
+      ['perplexity', '--help'],
       ['download', '--help'],
       ['cache', 'list', '--help'],
       ['cache', 'remove', '--help'],

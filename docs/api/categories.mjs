@@ -48,6 +48,7 @@ const categories = [
   ['lib/chat/', 'Chat'],
   ['lib/quantization.ts', 'Quantised models'],
   ['lib/convert.ts', 'Quantised models'],
+  ['lib/perplexity.ts', 'Quantised models'],
   ['lib/rl.ts', 'Parts of GRPO'],
   ['lib/generated/rl.ts', 'Parts of GRPO'],
   ['lib/generated/', 'Options and results'],

@@ -15,6 +15,7 @@ import { inspectCommand } from './inspect.js';
 import { nearestName } from '../options.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
+import { perplexityCommand } from './perplexity.js';
 import { trainCommand } from './train.js';
 
 /** Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 and 143 stopped by a signal. */
@@ -36,6 +37,7 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
     dequantizeCommand(io),
     convertCommand(io),
     inspectCommand(io),
+    perplexityCommand(io),
     downloadCommand(io),
     cacheCommand(io),
     doctorCommand(io, load),

@@ -26,6 +26,7 @@ mod quantize;
 mod report;
 mod rl;
 mod sampling;
+mod score;
 mod tokenizer;
 mod trainer;
 mod transforms;

@@ -15,6 +15,7 @@ use super::generation::{BatchProgress, EngineOptions, generate_batch};
 use super::promise;
 use super::quantize::{QuantizeSettings, dequantize, quantize, reporter};
 use super::sampling::GenerateOptions;
+use super::score::token_logprobs;
 use super::tokenizer::NativeTokenizer;
 use super::{ArrayHandle, integers};
 use crate::cache::Cache;
@@ -267,6 +268,20 @@ impl NativeModel {
         #[napi(ts_arg_type = "(done: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
     ) -> js::Result<Object<'env>> {
         quantize(env, self.shared(), settings, flag(cancel), on_progress)
+    }
+
+    /// Log-probs of every token but the first of each row, after those before it. Rows of one length that follow each other are computed
+    /// together, `batch_size` at most. `onProgress` gets rows done and rows in all.
+    #[napi(ts_return_type = "Promise<Float32Array[]>")]
+    pub fn token_logprobs<'env>(
+        &self,
+        env: &'env Env,
+        rows: Vec<Vec<i32>>,
+        batch_size: u32,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(done: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
+    ) -> js::Result<Object<'env>> {
+        token_logprobs(env, self.shared(), rows, batch_size as usize, self.vocabulary(), flag(cancel), on_progress)
     }
 
     /// Unpacks what is packed.

@@ -5,6 +5,7 @@
 
 use crate::mlx::ops::{concatenate, zeros_like};
 use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, kernels, ops};
+use crate::models::{CausalLm, Forward};
 use crate::nn::Weight;
 
 /// `log softmax(logits / temperature)[ids]` for logits `[.., V]` and integer ids `[..]`; float32 `[..]`.
@@ -120,6 +121,18 @@ pub fn head_logprobs(hidden: &Array, head_weight: &Weight, ids: &Array, options:
         &[vec![hidden.clone(), ids.clone()], head_weight.parts()].concat(),
     )?;
     Ok(HeadLogprobs { logps: outputs[0].clone(), entropies: outputs.get(2).cloned() })
+}
+
+/// Log-probs of every token but the first of rows `[B, T]` after those before it, at temperature 1: float32 `[B, T - 1]`. For rows without
+/// padding of at least two tokens that lie in the vocabulary.
+pub fn sequence_logprobs(net: &dyn CausalLm, rows: &Array) -> Result<Array> {
+    let (count, length) = (rows.dim(0), rows.dim(1));
+    let inputs = rows.slice_axis(1, 0, length - 1)?;
+    let next = rows.slice_axis(1, 1, length)?;
+    let hidden = net.hidden(Forward::new(&inputs))?;
+    let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?;
+    let scores = head_logprobs(&hidden, net.head_weight(), &next.flatten()?, &HeadOptions::default())?;
+    scores.logps.reshape(&[count, length - 1])
 }
 
 /// The sum of `-log p(target)` over the tokens where `mask` is not 0, at temperature 1; a float32 scalar. Shapes as in `head_logprobs`.
