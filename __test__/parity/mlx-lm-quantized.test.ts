@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { loadModel } from '../../lib/index.ts';
+import { convert, loadModel } from '../../lib/index.ts';
 import type { ModelQuantization } from '../../lib/index.ts';
 import { mlxLm, read } from '../helpers/peers.ts';
 import type { Peer } from '../helpers/peers.ts';
@@ -121,5 +121,60 @@ describe('quantised models and mlx-lm', () => {
     expect(different).toBe(5);
     const [folder] = converted(peer, [{ source: qwen3Moe, ours: {}, theirs: {} }]);
     expect(quantizationOf(folder!)).toMatchObject({ 'model.layers.0.mlp.gate': { group_size: 64, bits: 8 } });
+  }, 600_000);
+
+  it('reads what rules have made: several modes in one model, layers that stay numbers', async () => {
+    const rules = {
+      v_proj: { mode: 'mxfp4' as const },
+      down_proj: { bits: 8, groupSize: 32 },
+      o_proj: { mode: 'nvfp4' as const },
+      'model.layers.1.self_attn.q_proj': false as const,
+    };
+    const models = [
+      { config: configs.qwen3, options: { rules } },
+      { config: configs.qwen3Moe, options: { rules, mode: 'mxfp8' as const } },
+      // Routers in 8 bits, of which mlx-lm learns from the configuration.
+      { config: configs.qwen2Moe, options: { bits: 3 } },
+      // Widths that the groups do not divide.
+      { config: { ...configs.qwen3, intermediate_size: 192 }, options: { groupSize: 128 } },
+    ];
+    const [requests, answers]: [ReturnType<typeof requestFor>[], Awaited<ReturnType<typeof ours>>[]] = [[], []];
+    for (const { config, options } of models) {
+      const model = await loadModel(await randomCheckpoint(config), { dtype: 'float32', quantize: options });
+      const folder = join(tempDir(), 'ours');
+      await model.save(folder);
+      requests.push(requestFor(model, folder));
+      answers.push(await ours(model, requests.at(-1)!));
+      model.dispose();
+    }
+    for (const [i, reading] of read(peer, requests).entries()) expectSame(reading, answers[i]!);
+    expect(quantizationOf(requests[2]!.folder)).toHaveProperty(['model.layers.0.mlp.gate', 'bits'], 8);
+  }, 600_000);
+
+  it('converts bfloat16 checkpoints file to file as mlx-lm does, and takes its own back to numbers', async () => {
+    const cases: Case[] = [
+      { source: await randomCheckpoint(configs.qwen3, 'bfloat16'), ours: {}, theirs: {} },
+      {
+        source: await randomCheckpoint(configs.qwen3Moe, 'bfloat16'),
+        ours: { bits: 6, groupSize: 32 },
+        theirs: { q_bits: 6, q_group_size: 32 },
+      },
+      {
+        source: await randomCheckpoint(configs.qwen3, 'bfloat16'),
+        ours: { mode: 'mxfp8' },
+        theirs: { q_mode: 'mxfp8' },
+      },
+    ];
+    const theirs = converted(peer, cases);
+    for (const [i, { source, ours: quantize }] of cases.entries()) {
+      const out = join(tempDir(), 'ours');
+      await convert(source, out, { quantize });
+      expect(tensorsOf(out)).toEqual(tensorsOf(theirs[i]!));
+      expect([...tensorsOf(out).values()].some((text) => text.startsWith('BF16'))).toBe(true);
+    }
+    const back = join(tempDir(), 'back');
+    await convert(theirs[0]!, back, { dequantize: true });
+    const [again] = converted(peer, [{ source: theirs[0]!, ours: {}, theirs: { quantize: false, dequantize: true } }]);
+    expect(tensorsOf(back)).toEqual(tensorsOf(again!));
   }, 600_000);
 });
