@@ -160,7 +160,8 @@ impl BatchKvCache {
             return Err(Error::Argument(format!("a row cannot end with {slots} slots of padding of {} in all", self.len)));
         }
         if self.len > 0 {
-            self.store = self.held()?.rolled(&right)?;
+            // With the spare slots, so that the next token needs no other copy.
+            self.store = self.store.rolled(self.len, &right)?;
         }
         self.padding.iter_mut().zip(&right).for_each(|(padding, right)| *padding += right);
         self.right_padding = None;

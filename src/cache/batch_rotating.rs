@@ -243,7 +243,7 @@ impl BatchRotatingKvCache {
         if by.iter().all(|&by| by == 0) {
             return Ok(held);
         }
-        let store = held.rolled(by)?;
+        let store = held.rolled(held.capacity(), by)?;
         self.padding.iter_mut().zip(by).for_each(|(slots, by)| *slots += by);
         self.offsets.iter_mut().zip(by).for_each(|(offset, by)| *offset -= by);
         Ok(store)

@@ -240,10 +240,11 @@ impl Store {
         self.map(|part| part.repeat(times, 0))
     }
 
-    /// Each row's slots moved right by its own number, those that fall off the end coming in at the front.
-    pub fn rolled(&self, by: &[i32]) -> Result<Store> {
+    /// Each row's first `filled` slots moved right by its own number, those that fall off their end coming in at the front.
+    pub fn rolled(&self, filled: i32, by: &[i32]) -> Result<Store> {
         let slots = self.capacity();
-        let index: Vec<i32> = by.iter().flat_map(|&by| (0..slots).map(move |slot| (slot - by).rem_euclid(slots))).collect();
+        let from = |slot: i32, by: i32| if slot < filled { (slot - by).rem_euclid(filled) } else { slot };
+        let index: Vec<i32> = by.iter().flat_map(|&by| (0..slots).map(move |slot| from(slot, by))).collect();
         let index = Array::from_slice(&index, &[by.len() as i32, 1, slots, 1])?;
         self.map(|part| part.take_along_axis(&index.broadcast_to(part.shape())?, 2))
     }

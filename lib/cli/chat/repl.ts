@@ -122,5 +122,5 @@ export class Repl {
 
 const speeds = ({ usage, timings, speculation }: ChatResult): string =>
   `${usage.completionTokens} tokens · ${timings.decodeTokensPerSecond.toFixed(1)} tok/s · ` +
-  `prompt ${usage.promptTokens} tokens · ${timings.promptTokensPerSecond.toFixed(1)} tok/s · ` +
+  `prompt ${usage.promptTokens} tokens${usage.cachedTokens > 0 ? ` (${usage.cachedTokens} known)` : ''} · ${timings.promptTokensPerSecond.toFixed(1)} tok/s · ` +
   `${speculation === undefined ? '' : `${acceptance(speculation)} · `}peak ${peakGb().toFixed(2)} GB`;

@@ -18,15 +18,17 @@ pub(super) struct Admitted {
     pub cached: usize,
 }
 
-/// Prompts that are read together. All begin at the first token that is to be read, and the shorter ones end with padding, which moves
-/// to their left when all have been read: chunks end at the same tokens as for each prompt alone.
+/// Prompts that are read together. The shorter ones begin with padding, where nothing is known of any. Otherwise, and where it matters in
+/// which chunk a token is read, all begin at the first token that is to be read, and the shorter ones end with padding, which moves to
+/// their left when all have been read.
 pub(super) struct Prefill {
     pub requests: Vec<Admitted>,
     /// `[P, length]`
     ids: Array,
     length: i32,
-    /// How many of them are no padding.
-    lengths: Vec<i32>,
+    /// Where each prompt begins and ends among them.
+    begins: Vec<i32>,
+    ends: Vec<i32>,
     /// The last token of each prompt, where it is read apart, as mlx-lm does: caches that are quantised once a chunk has been read are
     /// so before it.
     last: Option<Vec<i32>>,
@@ -44,13 +46,12 @@ pub(super) struct Prefilled {
     pub prompts: usize,
 }
 
-/// Caches of the rows together: new ones where nothing is known.
-fn together(net: &dyn CausalLm, requests: &mut [Admitted], options: &CacheOptions) -> Result<Vec<Cache>> {
-    let known: Vec<Option<Vec<Cache>>> = requests.iter_mut().map(|request| request.caches.take()).collect();
-    if known.iter().all(Option::is_none) {
-        return net.new_batch_caches_with(&vec![0; known.len()], options);
+/// Caches of the rows together: new ones, which begin with padding, where nothing is known of any.
+fn together(net: &dyn CausalLm, requests: &mut [Admitted], options: &CacheOptions, padding: &[i32]) -> Result<Vec<Cache>> {
+    if requests.iter().all(|request| request.caches.is_none()) {
+        return net.new_batch_caches_with(padding, options);
     }
-    let rows = known.into_iter().map(|known| known.map_or_else(|| net.new_caches_with(options), Ok));
+    let rows = requests.iter_mut().map(|request| request.caches.take()).map(|known| known.map_or_else(|| net.new_caches_with(options), Ok));
     let rows = rows.collect::<Result<Vec<_>>>()?;
     let layer = |layer: usize| {
         let caches = rows.iter().map(|caches| caches.get(layer).ok_or_else(|| Error::Internal("a layer without a cache".into())));
@@ -64,28 +65,32 @@ fn together(net: &dyn CausalLm, requests: &mut [Admitted], options: &CacheOption
 impl Prefill {
     /// `alone`: there is one prompt, and nothing joins or leaves but its samples.
     pub fn new(net: &dyn CausalLm, mut requests: Vec<Admitted>, options: &CacheOptions, alone: bool) -> Result<Prefill> {
+        let apart = options.kv_bits.is_some() && options.quantized_kv_start > 0;
+        let left = !apart && requests.iter().all(|request| request.caches.is_none());
+        let last = apart.then(|| requests.iter().filter_map(|request| request.shared.prompt.last().copied()).collect());
+        let rest = |request: &Admitted| request.cached..request.shared.prompt.len() - usize::from(apart);
+        let lengths: Vec<i32> = requests.iter().map(|request| rest(request).len() as i32).collect();
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let padding: Vec<i32> = lengths.iter().map(|own| length - own).collect();
+        let begins = if left { padding.clone() } else { vec![0; lengths.len()] };
+        let ends: Vec<i32> = begins.iter().zip(&lengths).map(|(begin, own)| begin + own).collect();
+        let mut ids = vec![0; requests.len() * length as usize];
+        for ((row, request), &begin) in requests.iter().enumerate().zip(&begins) {
+            let prompt = &request.shared.prompt[rest(request)];
+            let at = row * length as usize + begin as usize;
+            ids[at..at + prompt.len()].copy_from_slice(prompt);
+        }
         let mut caches = match requests.as_mut_slice() {
             [request] if alone => match request.caches.take() {
                 Some(caches) => caches,
                 None => net.new_caches_with(options)?,
             },
-            requests => together(net, requests, options)?,
+            requests => together(net, requests, options, &begins)?,
         };
         if alone {
             caches.iter_mut().try_for_each(|cache| options.quantize(cache))?;
         }
-        let apart = options.kv_bits.is_some() && options.quantized_kv_start > 0;
-        let last = apart.then(|| requests.iter().filter_map(|request| request.shared.prompt.last().copied()).collect());
-        let rest = |request: &Admitted| request.cached..request.shared.prompt.len() - usize::from(apart);
-        let lengths: Vec<i32> = requests.iter().map(|request| rest(request).len() as i32).collect();
-        let length = lengths.iter().copied().max().unwrap_or(0);
-        let mut ids: Vec<i32> = Vec::with_capacity(requests.len() * length as usize);
-        for (row, request) in requests.iter().enumerate() {
-            ids.extend(&request.shared.prompt[rest(request)]);
-            ids.resize((row + 1) * length as usize, 0);
-        }
-        let padding: Vec<i32> = lengths.iter().map(|own| length - own).collect();
-        if padding.iter().any(|&slots| slots > 0) {
+        if !left && padding.iter().any(|&slots| slots > 0) {
             for cache in &mut caches {
                 cache.prepare(None, Some(&padding), Some(&lengths))?;
             }
@@ -93,7 +98,8 @@ impl Prefill {
         Ok(Prefill {
             ids: Array::from_slice(&ids, &[lengths.len() as i32, length])?,
             length,
-            lengths,
+            begins,
+            ends,
             last,
             caches,
             processed: 0,
@@ -108,7 +114,8 @@ impl Prefill {
         if self.done {
             return self.requests[index].shared.prompt.len();
         }
-        self.requests[index].cached + self.processed.min(self.lengths[index]) as usize
+        let (begin, end) = (self.begins[index], self.ends[index]);
+        self.requests[index].cached + (self.processed.clamp(begin, end) - begin) as usize
     }
 
     /// Reads the next `step` tokens of each prompt; the logits `[P, V]` after the last. `wait` until the device is done.
@@ -147,17 +154,17 @@ impl Prefill {
 
     /// Keeps the hidden states of prompts that end in this chunk.
     fn keep_ends(&mut self, hidden: &Array, stop: i32) -> Result<()> {
-        let (prompts, tokens) = (self.lengths.len() as i32, stop - self.processed);
-        let ending = |row: &i32| (self.processed + 1..=stop).contains(&self.lengths[*row as usize]);
+        let (prompts, tokens) = (self.ends.len() as i32, stop - self.processed);
+        let ending = |row: &i32| (self.processed + 1..=stop).contains(&self.ends[*row as usize]);
         let rows: Vec<i32> = (0..prompts).filter(ending).collect();
         if rows.is_empty() {
             return Ok(());
         }
-        let together = rows.len() == self.lengths.len() && self.lengths.iter().all(|&length| length == stop);
+        let together = self.ends.iter().all(|&end| end == stop);
         let states = if together {
             hidden.slice_axis(1, tokens - 1, tokens)?.squeeze(&[1])?
         } else {
-            let index = rows.iter().map(|&row| row * tokens + self.lengths[row as usize] - 1 - self.processed);
+            let index = rows.iter().map(|&row| row * tokens + self.ends[row as usize] - 1 - self.processed);
             let index: Vec<i32> = index.collect();
             hidden.reshape(&[prompts * tokens, -1])?.take(&Array::from_slice(&index, &[index.len() as i32])?, 0)?
         };
@@ -179,7 +186,7 @@ impl Prefill {
     }
 
     pub fn finish(self) -> (Vec<Admitted>, Prefilled) {
-        (self.requests, Prefilled { caches: self.caches, prompts: self.lengths.len() })
+        (self.requests, Prefilled { caches: self.caches, prompts: self.ends.len() })
     }
 }
 
