@@ -72,6 +72,7 @@ export { Engine, EngineRequest } from './engine.js';
 export type { EngineOptions, SubmitOptions } from './engine.js';
 export type {
   BatchLimits,
+  CachingOptions,
   LogitsProcessor,
   PromptLookupOptions,
   PromptProgress,
