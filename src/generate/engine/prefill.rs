@@ -51,7 +51,10 @@ fn together(net: &dyn CausalLm, requests: &mut [Admitted], options: &CacheOption
     if requests.iter().all(|request| request.caches.is_none()) {
         return net.new_batch_caches_with(padding, options);
     }
-    let rows = requests.iter_mut().map(|request| request.caches.take()).map(|known| known.map_or_else(|| net.new_caches_with(options), Ok));
+    let rows = requests
+        .iter_mut()
+        .map(|request| request.caches.take())
+        .map(|known| known.map_or_else(|| net.new_caches_with(options), Ok));
     let rows = rows.collect::<Result<Vec<_>>>()?;
     let layer = |layer: usize| {
         let caches = rows.iter().map(|caches| caches.get(layer).ok_or_else(|| Error::Internal("a layer without a cache".into())));
