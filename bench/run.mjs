@@ -3,37 +3,29 @@
 // --ours                 without the peers
 // --mlx-python PATH      a Python with mlx-lm (default: bench/.venv, made by bench/setup.sh)
 // --torch-python PATH    a Python with torch, transformers and trl (default: the same)
-import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { guard, run, say, SetupError } from '../scripts/task.mjs';
+import { guard, run, SetupError } from '../scripts/task.mjs';
+import {
+  defaultPython,
+  here,
+  machine,
+  makeSmallModel,
+  peersPython,
+  threads,
+  warnOfLoad,
+  withOpenBlas,
+} from './environment.mjs';
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const venv = path.join(here, '.venv/bin/python');
 const { values: options } = parseArgs({
   options: {
     ours: { type: 'boolean', default: false },
-    'mlx-python': { type: 'string', default: venv },
-    'torch-python': { type: 'string', default: venv },
+    'mlx-python': { type: 'string', default: defaultPython },
+    'torch-python': { type: 'string', default: defaultPython },
   },
 });
-const threads = String(os.availableParallelism());
-const small = path.join(here, '.work/small');
 const tiny = path.join(here, '../examples/tiny-qwen3');
-
-/** Seeded random weights, so that every peer loads the same weights. */
-async function makeModel() {
-  const { NativeModel } = await import('mlx-node/native');
-  if (!fs.existsSync(path.join(small, 'model.safetensors'))) {
-    fs.mkdirSync(small, { recursive: true });
-    const model = NativeModel.create(fs.readFileSync(path.join(here, 'configs/small.json'), 'utf8'), 0);
-    await model.save(small);
-    model.dispose();
-  }
-}
 
 async function measure(what, command, args, env = {}) {
   const { code, output } = await run(what, command, args, { cwd: here, env: { ...process.env, ...env } });
@@ -42,35 +34,12 @@ async function measure(what, command, args, env = {}) {
   return JSON.parse(line);
 }
 
-function python(name) {
-  const file = options[name];
-  if (!fs.existsSync(file)) {
-    throw new SetupError(
-      `There is no Python with the peers at ${file}.`,
-      `bench/setup.sh\nor --ours, or --${name} PATH`,
-    );
-  }
-  return file;
-}
-
-/** What makes Python's MLX multiply through the OpenBLAS that we bind (Linux). */
-function withOpenBlas(executable) {
-  const folder = path.dirname(path.dirname(executable));
-  const shim = path.join(folder, 'libopenblas-for-mlx.so');
-  const versions = fs.readdirSync(path.join(folder, 'lib')).filter((name) => name.startsWith('python3'));
-  const library = versions
-    .map((name) => path.join(folder, 'lib', name, 'site-packages/scipy_openblas32/lib/libscipy_openblas.so'))
-    .find((file) => fs.existsSync(file));
-  if (!fs.existsSync(shim) || library === undefined) return {};
-  return { LD_PRELOAD: shim, OPENBLAS_LIBRARY: library };
-}
-
+const python = (name) => peersPython(options[name], `--ours, or --${name} PATH`);
 const number = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
 await guard(async () => {
-  const load = os.loadavg()[0];
-  if (load > 0.5) say(`  ! the load average is ${load.toFixed(1)}: other programs will distort the numbers`);
-  await makeModel();
+  warnOfLoad();
+  const small = await makeSmallModel();
   // Each in a process of its own: thread pools and caches of one do not touch the next.
   const ours = {
     ...(await measure('mlx-node: products, decoding, training', process.execPath, ['ours.mjs', 'small', small])),
@@ -88,8 +57,8 @@ await guard(async () => {
         ['peers/mlx_arrays.py'],
         withOpenBlas(python('mlx-python')),
       ),
-      await measure('transformers', python('torch-python'), ['peers/torch_small.py', small, threads]),
-      await measure('TRL', python('torch-python'), ['peers/trl_grpo.py', tiny, threads]),
+      await measure('transformers', python('torch-python'), ['peers/torch_small.py', small, String(threads)]),
+      await measure('TRL', python('torch-python'), ['peers/trl_grpo.py', tiny, String(threads)]),
     );
   }
 
@@ -102,9 +71,7 @@ await guard(async () => {
     ['1000 lazy additions of two scalars', 'op_us'],
     ['1000 lazy additions of a number', 'op_number_us'],
   ];
-  console.log(
-    `\n${os.cpus()[0].model.trim()}, ${threads} threads, ${os.platform()}, Node ${process.versions.node}; ${ours.peer}\n`,
-  );
+  console.log(`\n${machine()}; ${ours.peer}\n`);
   console.log('| | mlx-node, ms | peer, ms | | times as fast |\n|---|--:|--:|---|--:|');
   for (const [what, key] of rows) {
     const against = peers.filter((peer) => key in peer);

@@ -34,3 +34,16 @@ def median_ms(function, runs: int = 5, warmup: int = 2) -> float:
 def report(peer: str, **numbers) -> None:
     json.dump({"peer": peer, **numbers}, sys.stdout)
     sys.stdout.write("\n")
+
+
+def serve(peer: str, cases) -> None:
+    """Says who it is, then answers each request {"case", …} on standard input with what `cases[case]` returns."""
+
+    def say(value) -> None:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+
+    say({"peer": peer})
+    for line in sys.stdin:
+        request = json.loads(line)
+        say(cases[request["case"]](request))
