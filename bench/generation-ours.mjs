@@ -1,11 +1,12 @@
-// Our side of bench/generation.mjs. Usage: node bench/generation-ours.mjs MODEL_FOLDER
+// Our side of bench/generation.mjs and bench/llama.mjs. Usage: node bench/generation-ours.mjs MODEL_FOLDER [JSON of loadModel's options]
 import { performance } from 'node:perf_hooks';
 import process from 'node:process';
 import { Engine, loadModel, makePromptCache, mx, tidy } from 'mlx-node';
 import { buildInfo } from 'mlx-node/native';
 import { serve } from './worker.mjs';
 
-const model = await loadModel(process.argv[2], { dtype: 'float32' });
+const [folder, load = '{"dtype":"float32"}'] = process.argv.slice(2);
+const model = await loadModel(folder, JSON.parse(load));
 
 /** Requests that an engine gets at once; when each of their tokens reaches the program, in ms. */
 async function generate({ prompts, maxTokens, batchSize, prefillBatchSize }) {

@@ -1,18 +1,20 @@
 #!/usr/bin/env node
 // Generation against mlx-lm on this machine: the same model, requests and CPU, greedy. Every round asks all in turn; medians over rounds.
 // node bench/generation.mjs [options], after npm run build
-// --mlx-python PATH   a Python with mlx-lm (default: bench/.venv, made by bench/setup.sh)
-// --ours              without the peers
-// --rust              our own loops in Rust, too: what the engine costs beside the bare loop (compiles for some minutes)
-// --rust-program PATH the same, with the program that `cargo bench --bench decode --no-run` has made
-// --rounds N          5 by default; mlx-lm with the BLAS that it comes with takes part in the first --slow-rounds (2)
-// --only TEXT         measurements whose name contains this
+// --mlx-python PATH    a Python with mlx-lm (default: bench/.venv, made by bench/setup.sh)
+// --ours               without the peers
+// --rust               our own loops in Rust, too: what the engine costs beside the bare loop (compiles for some minutes)
+// --rust-program PATH  the same, with the program that `cargo bench --bench decode --no-run` has made
+// --rounds N           5 by default
+// --slow-rounds N      rounds of mlx-lm with the BLAS that it comes with, which take minutes each (1); it leaves out the 64 requests
+// --only TEXT          measurements whose name contains this
 import path from 'node:path';
 import process from 'node:process';
 import { parseArgs } from 'node:util';
-import { guard, run, say, SetupError } from '../scripts/task.mjs';
-import { defaultPython, here, machine, makeSmallModel, peersPython, warnOfLoad, withOpenBlas } from './environment.mjs';
-import { median } from './times.mjs';
+import { guard, run, SetupError } from '../scripts/task.mjs';
+import { defaultPython, here, makeSmallModel, peersPython, warnOfLoad, withOpenBlas } from './environment.mjs';
+import { bare, decode, firstToken, mixed } from './requests.mjs';
+import { printTable, ratio, takeTurns } from './rounds.mjs';
 import { Worker } from './worker.mjs';
 
 const { values: options } = parseArgs({
@@ -22,180 +24,94 @@ const { values: options } = parseArgs({
     rust: { type: 'boolean', default: false },
     'rust-program': { type: 'string' },
     rounds: { type: 'string', default: '5' },
-    'slow-rounds': { type: 'string', default: '2' },
+    'slow-rounds': { type: 'string', default: '1' },
     only: { type: 'string', default: '' },
   },
 });
 
-const prompt = (row, length) => Array.from({ length }, (_, column) => (17 + 7919 * row + 31 * column) % 8000);
-const prompts = (rows, length) => Array.from({ length: rows }, (_, row) => prompt(row, length));
-
 const steps = 65;
-/** Requests that start together, and the milliseconds of one step from the first token of all to the last. */
-const decode = (rows) => ({
-  name: `decoding step, ${rows} ${rows === 1 ? 'row' : 'rows'}`,
-  request: {
-    case: 'generate',
-    prompts: prompts(rows, 32),
-    maxTokens: Array(rows).fill(steps),
-    batchSize: rows,
-    prefillBatchSize: rows,
-  },
-  ms: ({ first, last }) => (Math.max(...last) - Math.max(...first)) / (steps - 1),
-});
-const firstToken = (length) => ({
-  name: `first token of a prompt of ${length}`,
-  request: { case: 'generate', prompts: prompts(1, length), maxTokens: [1], batchSize: 32, prefillBatchSize: 8 },
-  ms: ({ first }) => first[0],
-});
+const prompt = (row, length) => Array.from({ length }, (_, column) => (17 + 7919 * row + 31 * column) % 8000);
+const rows = (count) => Array.from({ length: count }, (_, row) => prompt(row, 32));
+const inRust = (count) => {
+  const { name, request, ms } = bare(rows(count), steps);
+  return { name: name.replace('bare loop', 'engine in Rust'), request: { ...request, case: 'engine' }, ms };
+};
+const batches = [1, 8, 32].map((count) => ({
+  count,
+  engine: decode(rows(count), steps),
+  loop: bare(rows(count), steps),
+  rust: inRust(count),
+}));
 const requests = Array.from({ length: 64 }, (_, i) => ({
   prompt: prompt(i, 16 + ((i * 37) % 241)),
   max: 16 + ((i * 53) % 113),
 }));
-const mixed = {
-  name: `64 requests (${sum(requests.map((one) => one.prompt.length))} + ${sum(requests.map((one) => one.max))} tokens)`,
-  request: {
-    case: 'generate',
-    prompts: requests.map((one) => one.prompt),
-    maxTokens: requests.map((one) => one.max),
-    batchSize: 32,
-    prefillBatchSize: 8,
-  },
-  ms: ({ last }) => Math.max(...last),
-};
-const meanFirst = {
-  ...mixed,
-  name: 'mean wait for their first tokens',
-  request: undefined,
-  ms: ({ first }) => sum(first) / first.length,
-};
-const bare = (rows) => ({
-  name: `step of the bare loop, ${rows} ${rows === 1 ? 'row' : 'rows'}`,
-  request: { case: 'bare', prompts: prompts(rows, 32), steps },
-  ms: ({ stepMs }) => stepMs,
-});
-const rustEngine = (rows) => ({
-  ...bare(rows),
-  name: `step of the engine in Rust, ${rows}`,
-  request: { ...bare(rows).request, case: 'engine' },
-  rust: true,
-});
 
-function sum(values) {
-  return values.reduce((total, value) => total + value, 0);
+const takes = ({ request }) => request.case !== 'engine';
+
+/** The Rust side, compiled. */
+async function build() {
+  const args = ['bench', '--bench', 'decode', '--no-run', '--message-format=json'];
+  const { code, output } = await run('cargo bench --no-run', 'cargo', args, { cwd: path.dirname(here) });
+  const lines = output.split('\n').filter((line) => line.startsWith('{'));
+  const built = lines
+    .map((line) => JSON.parse(line))
+    .findLast(({ target, executable }) => target?.name === 'decode' && executable);
+  if (code !== 0 || built === undefined) throw new SetupError(`the Rust side does not build:\n${output.slice(-3000)}`);
+  return built.executable;
 }
 
-const measurements = [
-  ...[1, 8, 32].flatMap((rows) => [decode(rows), bare(rows), rustEngine(rows)]),
-  firstToken(32),
-  firstToken(2048),
-  mixed,
-  meanFirst,
-].filter(({ name }) => name.includes(options.only));
+async function startAll() {
+  const model = await makeSmallModel();
+  const ours = await Worker.start(process.execPath, [path.join(here, 'generation-ours.mjs'), model]);
+  const workers = [{ label: 'mlx-node', worker: ours, takes }];
+  const program = options['rust-program'] ?? (options.rust ? await build() : undefined);
+  if (program !== undefined) {
+    const worker = await Worker.start(program, [model]);
+    workers.push({ label: 'in Rust', worker, reference: true, takes: ({ request }) => request.case !== 'generate' });
+  }
+  if (options.ours) return workers;
+  const python = peersPython(options['mlx-python'], '--ours, or --mlx-python PATH');
+  const script = [path.join(here, 'peers/mlx_lm_generation.py'), model];
+  const fast = withOpenBlas(python);
+  if (Object.keys(fast).length > 0) {
+    workers.push({ label: 'mlx-lm, our BLAS', worker: await Worker.start(python, script, fast), takes });
+  }
+  const rounds = Number(options['slow-rounds']);
+  // 64 requests take it a quarter of an hour.
+  const short = (measurement) => takes(measurement) && !measurement.long;
+  if (rounds > 0) workers.push({ label: 'mlx-lm', worker: await Worker.start(python, script), takes: short, rounds });
+  return workers;
+}
 
-async function buildRust() {
-  const cargo = ['bench', '--bench', 'decode', '--no-run', '--message-format=json'];
-  const { code, output } = await run('cargo bench --no-run', 'cargo', cargo, { cwd: path.dirname(here) });
-  const built = output
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line));
-  const executable = built.findLast(({ target, executable: file }) => target?.name === 'decode' && file)?.executable;
-  if (code !== 0 || executable === undefined)
-    throw new SetupError(`the Rust side does not build:\n${output.slice(-3000)}`);
-  return executable;
+/** What the engine costs beside the loop that it cannot do without. */
+function printCosts(workers, { times }) {
+  const rust = workers.findIndex(({ reference }) => reference);
+  for (const { count, engine, loop, rust: engineInRust } of batches) {
+    const of = ({ name }, i) => times.get(name)?.[i] ?? [];
+    const costs = [
+      ['from JavaScript', ratio(of(engine, 0), of(loop, 0))],
+      ['in Rust', ratio(of(engineInRust, rust), of(loop, rust))],
+      ['from JavaScript beside the loop in Rust', ratio(of(engine, 0), of(loop, rust))],
+    ].filter(([, value]) => value !== undefined);
+    const texts = costs.map(([what, value]) => `${what} ${((value - 1) * 100).toFixed(1)} %`);
+    if (texts.length > 0) console.log(`the engine beside the bare loop, ${count}: ${texts.join('; ')}`);
+  }
 }
 
 await guard(async () => {
-  const model = await makeSmallModel();
-  const workers = [
-    {
-      label: 'mlx-node',
-      worker: await Worker.start(process.execPath, [path.join(here, 'generation-ours.mjs'), model]),
-    },
-  ];
-  const program = options['rust-program'] ?? (options.rust ? await buildRust() : undefined);
-  if (program !== undefined)
-    workers.push({ label: 'mlx-node in Rust', worker: await Worker.start(program, [model]), rust: true });
-  if (!options.ours) {
-    const python = peersPython(options['mlx-python'], '--ours, or --mlx-python PATH');
-    const script = [path.join(here, 'peers/mlx_lm_generation.py'), model];
-    const fast = withOpenBlas(python);
-    if (Object.keys(fast).length > 0) {
-      workers.push({ label: 'mlx-lm, our BLAS', worker: await Worker.start(python, script, fast) });
-    }
-    workers.push({
-      label: 'mlx-lm',
-      worker: await Worker.start(python, script),
-      rounds: Number(options['slow-rounds']),
-    });
-  }
+  const workers = await startAll();
   warnOfLoad();
-
-  const times = new Map(measurements.map(({ name }) => [name, workers.map(() => [])]));
-  const equal = new Map();
-  const takesPart = (worker, measurement) =>
-    measurement.rust === true ? worker.rust === true : worker.rust !== true || measurement.request?.case === 'bare';
-  // Round 0 warms up.
-  for (let round = 0; round <= Number(options.rounds); round++) {
-    let answers;
-    for (const measurement of measurements) {
-      if (measurement.request !== undefined) answers = workers.map(() => undefined);
-      for (const [i, worker] of workers.entries()) {
-        if (!takesPart(worker, measurement) || round > (worker.rounds ?? Infinity)) continue;
-        // A warm-up of what takes long is not worth its time.
-        if (round === 0 && (worker.rounds !== undefined || measurement === mixed || measurement === meanFirst))
-          continue;
-        if (measurement.request !== undefined) answers[i] = await worker.worker.ask(measurement.request);
-        if (round > 0) times.get(measurement.name)[i].push(measurement.ms(answers[i]));
-      }
-      if (round === 1 && answers[0] !== undefined) {
-        const rows = answers.map(
-          (answer) => answer?.tokens.filter((row, at) => `${row}` === `${answers[0].tokens[at]}`).length,
-        );
-        equal.set(
-          measurement.name,
-          `${rows
-            .slice(1)
-            .filter((count) => count !== undefined)
-            .join(', ')} of ${answers[0].tokens.length}`,
-        );
-      }
-    }
-    say(`  round ${round} of ${options.rounds}`);
-  }
-
-  const show = (values) => (values.length === 0 ? '' : median(values).toPrecision(median(values) >= 100 ? 4 : 3));
-  const headers = workers.map(({ label }) => `${label}, ms`);
-  const peers = workers.map((worker, i) => ({ ...worker, i })).filter(({ i, rust }) => i > 0 && rust !== true);
-  console.log(`\n${machine()}; ${workers.map(({ worker }) => worker.peer).join('; ')}\n`);
-  console.log(`| | ${[...headers, ...peers.map(({ label }) => `${label} / mlx-node`)].join(' | ')} |`);
-  console.log(`|---|${[...headers, ...peers].map(() => '--:|').join('')}`);
-  for (const { name } of measurements) {
-    const lists = times.get(name);
-    // Of the same round: what else runs on the machine then slows both.
-    const ratios = peers.map(({ i }) => {
-      const pairs = lists[i].map((value, round) => value / lists[0][round]).filter(Number.isFinite);
-      return pairs.length === 0 ? '' : median(pairs).toFixed(2);
-    });
-    console.log(`| ${[name, ...lists.map(show), ...ratios].join(' | ')} |`);
-  }
-  for (const rows of [1, 8, 32]) {
-    const of = (measurement, i) => times.get(measurement.name)?.[i] ?? [];
-    const loss = (engine, loop) => {
-      const ratios = engine.map((value, round) => value / loop[round]).filter(Number.isFinite);
-      return ratios.length === 0 ? undefined : `${((median(ratios) - 1) * 100).toFixed(1)} %`;
-    };
-    const rust = workers.findIndex((worker) => worker.rust === true);
-    const lines = [
-      ['the engine takes more than the bare loop', loss(of(decode(rows), 0), of(bare(rows), 0))],
-      ['in Rust', loss(of(rustEngine(rows), rust), of(bare(rows), rust))],
-      ['the engine from JavaScript more than the bare loop in Rust', loss(of(decode(rows), 0), of(bare(rows), rust))],
-    ].filter(([, value]) => value !== undefined);
-    if (lines.length > 0)
-      console.log(`\n${rows} rows: ${lines.map(([what, value]) => `${what}: ${value}`).join('; ')}`);
-  }
-  console.log('\nanswers equal to ours, token for token:');
-  for (const [name, text] of equal) console.log(`  ${name}: ${text}`);
+  const measurements = [
+    ...batches.flatMap(({ engine, loop, rust }) => [engine, loop, rust]),
+    firstToken(prompt(0, 32)),
+    firstToken(prompt(0, 2048)),
+    ...mixed(requests),
+  ].filter(
+    ({ name }) => name.includes(options.only) && (workers.some(({ reference }) => reference) || !name.includes('Rust')),
+  );
+  const results = await takeTurns(workers, measurements, Number(options.rounds));
+  printTable(workers, measurements, results);
+  printCosts(workers, results);
   workers.forEach(({ worker }) => worker.stop());
 });

@@ -4,9 +4,10 @@ import process from 'node:process';
 import readline from 'node:readline';
 import { SetupError } from '../scripts/task.mjs';
 
+const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+
 /** The measuring side: says who it is, then answers each request `{ case, … }` with what `cases[case]` returns. */
 export async function serve(peer, cases) {
-  const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
   print({ peer });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const request = JSON.parse(line);
