@@ -23,18 +23,19 @@ function tail(text, lines = 30) {
 
 // ---------------------------------------------------------------- npm packages
 
+const npmCi = () => run('npm packages', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd: root });
+
 async function installPackages() {
   const lock = readJson(inRoot('package-lock.json'));
   if (lock === undefined)
     throw new SetupError('package-lock.json is missing or broken.', 'git checkout package-lock.json');
   if (modulesAreFresh(lock, readJson(inRoot('node_modules/.package-lock.json')))) return;
   checkNpm();
-  const install = () => run('npm packages', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd: root });
-  let { code, output } = await install();
+  let { code, output } = await npmCi();
   if (code !== 0 && /ENOTEMPTY|EEXIST|ENOENT/.test(output)) {
     // What a killed run left, or its npm that still writes.
     fs.rmSync(inRoot('node_modules'), { recursive: true, force: true, maxRetries: 20, retryDelay: 500 });
-    ({ code, output } = await install());
+    ({ code, output } = await npmCi());
   }
   if (code === 0) return;
   if (networkTrouble.test(output)) {

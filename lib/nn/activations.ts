@@ -168,13 +168,13 @@ export class PReLU extends Module {
 
 export type GeluApproximation = 'none' | 'precise' | 'tanh' | 'fast';
 
-const approximations: readonly GeluApproximation[] = ['none', 'precise', 'tanh', 'fast'];
+const approximations: ReadonlySet<string> = new Set<GeluApproximation>(['none', 'precise', 'tanh', 'fast']);
 
 /** Gaussian error linear unit: exact, through tanh ('precise', 'tanh') or through the sigmoid ('fast'). */
 export class GELU extends Activation {
   constructor(readonly approx: GeluApproximation = 'none') {
     super((x) => native.gelu(x, approx));
-    if (!approximations.includes(approx)) {
+    if (!approximations.has(approx)) {
       throw new MlxError(
         'ERR_MLX_ARGUMENT',
         `the approximation of GELU must be none, precise, tanh or fast, not '${String(approx)}'`,
