@@ -196,12 +196,22 @@ export declare class NativeModel {
   createEngine(options?: EngineOptions | undefined | null, draftModel?: NativeModel | undefined | null, prefixCache?: NativePrefixCache | undefined | null): NativeEngine
   /** Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order. */
   generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null): Promise<BatchResult>
-  /** Adds LoRA factors and freezes everything else. */
-  applyLora(options: LoraOptions): void
-  /** Reads an adapter in PEFT's layout. */
-  loadAdapter(dir: string): Promise<void>
-  /** Writes the adapter in PEFT's layout into an existing folder. */
-  saveAdapter(dir: string, baseModel: string): Promise<void>
+  /** Adds the parts of an adapter, which counts from now on, and freezes everything else. */
+  applyLora(options: LoraOptions, name?: string | undefined | null): void
+  /** Reads an adapter of PEFT or mlx-lm, in place of one of the same name; it counts from now on. */
+  loadAdapter(dir: string, name?: string | undefined | null): Promise<void>
+  /** Writes the active adapter into an existing folder, in the layout of `peft` (default) or `mlx-lm`. */
+  saveAdapter(dir: string, baseModel: string, format?: 'peft' | 'mlx-lm'): Promise<void>
+  /** The adapter that counts from now on; with null the base model computes. */
+  setAdapter(name?: string | undefined | null): void
+  deleteAdapter(name: string): void
+  /** The names of all adapters, in the order in which they came. */
+  get adapterNames(): Array<string>
+  get activeAdapter(): string | null
+  /** Off: the base model computes. On: the active adapter counts. */
+  setAdapterEnabled(enabled: boolean): void
+  /** Merges the active adapter into the weights and takes it off. `dequantize` leaves all weights unpacked. */
+  fuse(dequantize?: boolean | undefined | null): Promise<void>
   /** Writes the weights and configuration in the Hugging Face layout into an existing folder. */
   save(dir: string): Promise<void>
   /**
@@ -865,13 +875,33 @@ export interface LogprobResult {
 }
 
 export interface LoraOptions {
-  /** Size of the low-rank factors. */
-  rank: number
-  /** The factors' product is scaled by `alpha / rank` (`alpha / sqrt(rank)` with `useRslora`). */
-  alpha: number
-  /** Names of the projections to adapt; all of attention and MLP by default. */
-  targetModules?: Array<string>
+  /** Size of the low-rank factors, 8 by default. */
+  rank?: number
+  /** The factors' product is scaled by `alpha / rank` (`alpha / sqrt(rank)` with `useRslora`); 16 by default. */
+  alpha?: number
+  /**
+   * The layers to adapt: ends of their names such as `q_proj` or `mlp.gate`, in which `*` and `?` stand for anything but a dot and `**` for
+   * anything; `'all-linear'`; or, as a single text, a regular expression of whole names. By default the projections of attention and of
+   * MLPs that all tokens go through.
+   */
+  targetModules?: string | Array<string>
+  /** Layers among these that get no adapter, named in the same way. */
+  excludeModules?: string | Array<string>
+  /** The blocks that get one, by number from 0; all by default. */
+  layersToTransform?: Array<number>
+  /** The same as a count from the last block, as in mlx-lm; -1 for all. */
+  numLayers?: number
+  /** Ranks of layers that differ, by regular expressions of the ends of their names, of which the first that fits counts. */
+  rankPattern?: Record<string, any>
+  /** The same of alpha. */
+  alphaPattern?: Record<string, any>
+  /** The share of the factors' inputs that training drops, 0 by default. */
+  dropout?: number
+  /** Scale by `alpha / sqrt(rank)`. */
   useRslora?: boolean
+  /** DoRA: learn the length of each output apart from its direction. */
+  useDora?: boolean
+  /** Of the first values. */
   seed?: number
 }
 
@@ -1256,6 +1286,8 @@ export interface TrainerOptions {
   gradientCheckpointing?: boolean
   /** Tokens that go through the head at a time; by default it follows from the size of the vocabulary. */
   logitsChunkSize?: number
+  /** Of an adapter's dropout, 0 by default. */
+  seed?: number
 }
 
 /** A prompt and what was generated for it. */

@@ -196,12 +196,12 @@ export type {
   EngineStats,
   FinishReason,
   LeftLayer,
-  LoraOptions,
   MemoryStats,
   QuantizeReport,
   RewardStatistics,
   TokenLogprob,
 } from './native-types.js';
+export type { AdapterFormat, LoraOptions } from './adapters.js';
 export { Interrupted, stopOnSignals } from './interrupt.js';
 
 export * from '../trainers/index.js';

@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { resolveLora } from './adapters.js';
+import type { AdapterFormat, LoraOptions } from './adapters.js';
 import { handleOf, MxArray, wrap } from './array/core.js';
 import type { ArrayLike } from './array/core.js';
 import { array } from './array/create.js';
@@ -20,7 +22,6 @@ import { EngineCore } from './engine.js';
 import { native } from './native.js';
 import type {
   BatchProgress,
-  LoraOptions,
   NativeEngineOptions,
   NativeGenerateOptions,
   NativeModel,
@@ -70,7 +71,7 @@ export interface LoadOptions extends HubOptions {
   dtype?: Dtype;
   /** Packs the layers while they are read, so that the unpacked model is never in memory. For checkpoints that are not packed. */
   quantize?: ModelQuantization;
-  /** A PEFT LoRA adapter to put on top: a folder, or its name on the hub. */
+  /** An adapter of PEFT or mlx-lm to put on top: a folder, or its name on the hub. */
   adapter?: string;
   onProgress?: (progress: LoadProgress) => void;
   signal?: AbortSignal;
@@ -155,7 +156,8 @@ export class LanguageModel {
   readonly path: string;
   /** Name on the hub, when it was loaded by that. */
   readonly repoId: string | undefined;
-  #hasAdapter = false;
+  #adapters: string[] = [];
+  #activeAdapter: string | null = null;
 
   /** @internal */
   constructor(handle: NativeModel, tokenizer: Tokenizer | null, path: string, repoId?: string) {
@@ -180,6 +182,8 @@ export class LanguageModel {
   replaceHandle(handle: NativeModel): void {
     const old = this.handle;
     this.#native = handle;
+    this.#adapters = [];
+    this.#activeAdapter = null;
     old.dispose();
   }
 
@@ -239,9 +243,19 @@ export class LanguageModel {
     return this.handle.eosTokenIds;
   }
 
-  /** True when a LoRA adapter sits on the model. */
+  /** True when an adapter counts. */
   get hasAdapter(): boolean {
-    return this.#hasAdapter;
+    return this.#activeAdapter !== null;
+  }
+
+  /** The names of the adapters on the model, in the order in which they came. */
+  get adapters(): string[] {
+    return [...this.#adapters];
+  }
+
+  /** The name of the adapter that counts, and that a trainer would change; null while the base model computes. */
+  get activeAdapter(): string | null {
+    return this.#activeAdapter;
   }
 
   get disposed(): boolean {
@@ -434,20 +448,74 @@ export class LanguageModel {
     await withSignal(signal, (cancel) => handle.dequantize(cancel, layerProgress(onProgress)));
   }
 
-  /** Puts a fresh LoRA adapter on the model; only it is trained from then on. */
-  applyLora(options: LoraOptions): void {
-    guard(() => this.handle.applyLora(options));
-    this.#hasAdapter = true;
+  /**
+   * Puts a fresh adapter on the model: it changes nothing until it is trained, and only it is trained from then on. The base may be
+   * quantised (QLoRA).
+   *
+   * @example
+   * model.applyLora({ rank: 16, alpha: 32, targetModules: 'all-linear', dropout: 0.05 });
+   */
+  applyLora(options: LoraOptions = {}): void {
+    const { name, native: lora } = resolveLora(options, 'applyLora()');
+    guard(() => this.handle.applyLora(lora, name));
+    this.#activate(name);
   }
 
-  /** Loads a LoRA adapter in PEFT's layout. */
-  async loadAdapter(dir: string): Promise<void> {
+  /**
+   * Loads an adapter of PEFT or mlx-lm, a folder or its name on the hub, in place of one of the same `name` ('default'). It counts from then
+   * on; the others stay, and {@link setAdapter} goes back to them.
+   */
+  async loadAdapter(pathOrId: string, options: { name?: string } = {}): Promise<void> {
+    rejectUnknownKeys(options, ['name'], 'loadAdapter()');
+    const { name = 'default' } = options;
+    const dir = await adapterFolder(pathOrId);
     try {
-      await this.handle.loadAdapter(dir);
+      await this.handle.loadAdapter(dir, name);
     } catch (error) {
       throw wrapNativeError(error);
     }
-    this.#hasAdapter = true;
+    this.#activate(name);
+  }
+
+  #activate(name: string): void {
+    if (!this.#adapters.includes(name)) this.#adapters.push(name);
+    this.#activeAdapter = name;
+  }
+
+  /**
+   * Lets another adapter count, or with null the base model alone. No weight is read or copied. Running generations go on with it from
+   * their next token.
+   */
+  setAdapter(name: string | null): void {
+    guard(() => this.handle.setAdapter(name));
+    this.#activeAdapter = name;
+  }
+
+  /** Takes an adapter off the model. Was it the one that counted, the base model computes. */
+  deleteAdapter(name: string): void {
+    guard(() => this.handle.deleteAdapter(name));
+    this.#adapters = this.#adapters.filter((other) => other !== name);
+    if (this.#activeAdapter === name) this.#activeAdapter = null;
+  }
+
+  /** Off: the base model computes although an adapter is active, for a comparison. On: it counts again. */
+  setAdapterEnabled(enabled: boolean): void {
+    guard(() => this.handle.setAdapterEnabled(enabled));
+  }
+
+  /**
+   * Merges the active adapter into the weights and takes it off. Quantised weights are unpacked, changed and quantised again as they were;
+   * `dequantize` leaves all weights of the model unpacked. Other adapters have to be deleted before.
+   */
+  async fuse(options: { dequantize?: boolean } = {}): Promise<void> {
+    rejectUnknownKeys(options, ['dequantize'], 'fuse()');
+    try {
+      await this.handle.fuse(options.dequantize ?? false);
+    } catch (error) {
+      throw wrapNativeError(error);
+    }
+    this.#adapters = [];
+    this.#activeAdapter = null;
   }
 
   /**
@@ -458,14 +526,15 @@ export class LanguageModel {
     await writeFolder(dir, (temporary) => this.writeTo(temporary));
   }
 
-  /** Writes only the LoRA adapter, in PEFT's layout. */
-  async saveAdapter(dir: string): Promise<void> {
-    await writeFolder(dir, (temporary) => this.#writeAdapter(temporary));
+  /** Writes only the active adapter, in PEFT's layout or in mlx-lm's. */
+  async saveAdapter(dir: string, options: { format?: AdapterFormat } = {}): Promise<void> {
+    rejectUnknownKeys(options, ['format'], 'saveAdapter()');
+    await writeFolder(dir, (temporary) => this.#writeAdapter(temporary, options.format));
   }
 
   /** @internal Writes what training changes, the adapter or the whole model, and the tokenizer into an existing folder. */
   async writeTrained(dir: string): Promise<void> {
-    if (this.#hasAdapter) await this.#writeAdapter(dir);
+    if (this.hasAdapter) await this.#writeAdapter(dir);
     else await this.writeTo(dir);
   }
 
@@ -480,8 +549,8 @@ export class LanguageModel {
     else await this.#tokenizer.writeTo(dir, this.path);
   }
 
-  async #writeAdapter(dir: string): Promise<void> {
-    await this.handle.saveAdapter(dir, this.repoId ?? resolve(this.path));
+  async #writeAdapter(dir: string, format: AdapterFormat = 'peft'): Promise<void> {
+    await this.handle.saveAdapter(dir, this.repoId ?? resolve(this.path), format);
     await this.#writeTokenizer(dir);
   }
 
@@ -523,6 +592,18 @@ async function withTokenizer(handle: NativeModel, path: string, repoId?: string)
     handle.dispose();
     throw error;
   }
+}
+
+/** The folder of an adapter, from the hub where that is what its name says. */
+async function adapterFolder(pathOrId: string, hub: Parameters<typeof resolveModel>[1] = {}): Promise<string> {
+  const path = isRepoId(pathOrId) ? (await resolveModel(pathOrId, hub)).path : pathOrId;
+  if (!existsSync(join(path, 'adapter_config.json'))) {
+    throw new MlxError(
+      'ERR_MLX_LOAD',
+      `${pathOrId}: there is no adapter_config.json, so this is no adapter folder of PEFT or mlx-lm`,
+    );
+  }
+  return path;
 }
 
 /** @internal Loads only the weights of a folder. */
@@ -606,15 +687,7 @@ export async function loadModel(pathOrId: string, options: LoadOptions = {}): Pr
   }
   // The revision is the model's own.
   const adapter =
-    options.adapter !== undefined && isRepoId(options.adapter)
-      ? (await resolveModel(options.adapter, { ...hub, revision: 'main' })).path
-      : options.adapter;
-  if (adapter !== undefined && !existsSync(join(adapter, 'adapter_config.json'))) {
-    throw new MlxError(
-      'ERR_MLX_LOAD',
-      `${options.adapter}: there is no adapter_config.json, so this is not a PEFT adapter folder`,
-    );
-  }
+    options.adapter === undefined ? undefined : await adapterFolder(options.adapter, { ...hub, revision: 'main' });
   const model = await withTokenizer(await loadNativeModel(path, options), path, repoId);
   if (adapter !== undefined) {
     try {

@@ -20,6 +20,7 @@ export type NativeTransformed = addon.Transformed;
 export type NativeCache = addon.NativeCache;
 export type NativePrefixCache = addon.NativePrefixCache;
 export type CacheSpec = addon.CacheSpec;
+export type NativeLoraOptions = addon.LoraOptions;
 export type NativeTrainer = addon.NativeTrainer;
 export type NativeTrainerOptions = addon.TrainerOptions;
 export type NativeGrpoBatch = addon.NativeGrpoBatch;
@@ -33,7 +34,6 @@ export type {
   DtypeName as Dtype,
   EngineStats,
   LeftLayer,
-  LoraOptions,
   MemoryStats,
   QuantizeReport,
   RewardStatistics,

@@ -14,6 +14,8 @@ export interface Peer {
 export interface Request {
   folder: string;
   adapter?: string;
+  /** Of an adapter that the peer makes. */
+  config?: object;
   /** Token ids, all of one length. */
   prompts: number[][];
   steps: number;

@@ -28,7 +28,7 @@ export interface ModelFlags {
 /** Adds `--model` and how to load it. */
 export function withModel(command: Command): Command {
   withRevision(command.requiredOption('-m, --model <model>', modelHelp))
-    .option('--adapter <adapter>', 'LoRA adapter: a folder, or its name on the hub (also --adapter-path)')
+    .option('--adapter <adapter>', 'adapter of PEFT or mlx-lm: a folder, or its name on the hub (also --adapter-path)')
     .addOption(
       new Option('--dtype <dtype>', 'of the weights')
         .choices(['auto', 'float32', 'bfloat16', 'float16'] satisfies Dtype[])

@@ -10,6 +10,7 @@ import { chatCommand } from './chat.js';
 import { convertCommand, dequantizeCommand, quantizeCommand } from './convert.js';
 import { doctorCommand } from './doctor.js';
 import { downloadCommand } from './download.js';
+import { fuseCommand } from './fuse.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { nearestName } from '../options.js';
@@ -33,6 +34,7 @@ export async function run(args: readonly string[], io: CliIo, load = native): Pr
     cachePromptCommand(io),
     benchCommand(io),
     trainCommand(io),
+    fuseCommand(io),
     quantizeCommand(io),
     dequantizeCommand(io),
     convertCommand(io),

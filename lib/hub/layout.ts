@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
-import { commitPattern, indexFile, indexShards } from './repo.js';
+import { adapterWeights, commitPattern, indexFile, indexShards } from './repo.js';
 
 /*
  * The cache that all tools of the hub share:
@@ -109,8 +109,10 @@ export class RepoStore {
         () => false,
       );
     if (!existsSync(this.snapshot(commit))) return null;
-    if (await has('adapter_config.json'))
-      return (await has('adapter_model.safetensors')) ? [] : ['adapter_model.safetensors'];
+    if (await has('adapter_config.json')) {
+      for (const name of adapterWeights) if (await has(name)) return [];
+      return [adapterWeights[0]!];
+    }
     const absent = (await has('config.json')) ? [] : ['config.json'];
     let weights = ['model.safetensors'];
     if (await has(indexFile)) {

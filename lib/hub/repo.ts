@@ -52,6 +52,9 @@ export function isSafeFileName(name: string): boolean {
 /** Files beside the weights that a model needs: its config, and what its tokenizer may consist of. */
 const companions = ['config.json', 'generation_config.json', ...tokenizerFiles, 'adapter_config.json'];
 
+/** The weights of an adapter: PEFT's and mlx-lm's. */
+export const adapterWeights: readonly string[] = ['adapter_model.safetensors', 'adapters.safetensors'];
+
 export const indexFile = 'model.safetensors.index.json';
 
 /** Names of the files that a model needs, of all `names` in its repository. `shards` are those that its index lists. */
@@ -61,7 +64,7 @@ export function modelFiles(names: readonly string[], shards: readonly string[] |
     (names.includes('model.safetensors')
       ? ['model.safetensors']
       : names.filter((name) => /^[^/]+\.safetensors$/.test(name)));
-  const wanted = new Set([...companions, indexFile, 'adapter_model.safetensors', ...weights]);
+  const wanted = new Set([...companions, indexFile, ...adapterWeights, ...weights]);
   return names.filter((name) => wanted.has(name));
 }
 

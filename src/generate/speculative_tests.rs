@@ -6,7 +6,7 @@ use super::engine::{Engine, EngineOptions, Event, Request, RequestOptions, Step,
 use super::{SamplerOptions, SpeculationOptions, Speculator};
 use crate::mlx::{Array, Dtype, Result};
 use crate::models::{self, CausalLm, Forward, Hidden, LoadOptions, Model, ModelConfig};
-use crate::nn::{Module, Weight};
+use crate::nn::{Head, Module, Weight};
 use crate::runtime;
 use crate::testing::golden_path;
 
@@ -167,8 +167,8 @@ impl CausalLm for Markov<'_> {
         Ok(hidden.clone())
     }
 
-    fn head_weight(&self) -> &Weight {
-        &self.logits
+    fn head(&self) -> Head<'_> {
+        Head::from(&self.logits)
     }
 
     fn set_checkpoint_layers(&mut self, _on: bool) {}

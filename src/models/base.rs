@@ -3,7 +3,7 @@
 use crate::cache::{Cache, CacheOptions, KvCache, Placement};
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::ModelConfig;
-use crate::nn::{Context, Module, Weight};
+use crate::nn::{Context, Head, Module};
 
 /// The input of one forward pass.
 pub struct Forward<'a> {
@@ -78,11 +78,13 @@ pub trait CausalLm: Module + Send {
         Ok(self.forward(input)?.states)
     }
 
-    /// `[..., H]` to `[..., V]`.
-    fn logits(&self, hidden: &Array) -> Result<Array>;
+    /// The head's own weight, or the embedding's where they are tied, with the adapter on it.
+    fn head(&self) -> Head<'_>;
 
-    /// `[V, H]`: the head's own weight, or the embedding's where they are tied.
-    fn head_weight(&self) -> &Weight;
+    /// `[..., H]` to `[..., V]`.
+    fn logits(&self, hidden: &Array) -> Result<Array> {
+        self.head().project(hidden)
+    }
 
     /// Keeps only each block's input for the gradient and computes the block again: less memory, a third more work.
     fn set_checkpoint_layers(&mut self, on: bool);

@@ -4,8 +4,8 @@ use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Error, Result, checkpoint};
 use crate::models::{CausalLm, Forward, Hidden, ModelConfig};
 use crate::nn::{
-    Attention, AttentionShape, Context, Embedding, FeedForward, Layer, Linear, Mlp, Module, MoeShape, RmsNorm, SparseMoe, Weight,
-    is_packed_part, join, module_of,
+    Attention, AttentionShape, Context, Embedding, FeedForward, Head, Layer, Linear, Lora, Mlp, Module, MoeShape, RmsNorm,
+    SparseMoe, Weight, is_packed_part, join, module_of,
 };
 
 #[derive(Clone)]
@@ -132,12 +132,11 @@ impl CausalLm for Decoder {
         Ok(Hidden { states: self.norm.forward(&x)?, router_logits })
     }
 
-    fn logits(&self, hidden: &Array) -> Result<Array> {
-        self.head_weight().project(hidden)
-    }
-
-    fn head_weight(&self) -> &Weight {
-        self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight)
+    fn head(&self) -> Head<'_> {
+        match &self.lm_head {
+            Some(head) => Head::own(&head.weight, head.lora.as_ref()),
+            None => Head::tied(&self.embed_tokens.weight, self.embed_tokens.lora.as_ref()),
+        }
     }
 
     fn set_checkpoint_layers(&mut self, on: bool) {
@@ -178,5 +177,13 @@ impl Module for Decoder {
             layer.weights(&join(prefix, &format!("model.layers.{index}")), weights);
         }
         self.lm_head.weights(&join(prefix, "lm_head"), weights);
+    }
+
+    fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a Lora)>) {
+        self.embed_tokens.adapters(&join(prefix, "model.embed_tokens"), adapters);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.adapters(&join(prefix, &format!("model.layers.{index}")), adapters);
+        }
+        self.lm_head.adapters(&join(prefix, "lm_head"), adapters);
     }
 }

@@ -1,8 +1,11 @@
 //! Experts in checkpoints. transformers writes a tensor per expert and projection, or holds gates and ups of all experts in one;
 //! the model, as mlx-lm, has one tensor per projection. Saved are transformers' names, or mlx-lm's where a model is quantised.
 
+use std::rc::Rc;
+
 use crate::mlx::Array;
 use crate::mlx::io::safetensors::Source;
+use crate::nn::Lora;
 
 const EXPERTS: &str = ".mlp.experts.";
 const STACKED: &str = ".mlp.switch_mlp.";
@@ -47,14 +50,20 @@ pub fn expert_name(name: &str, expert: i32) -> String {
     name.replacen(STACKED, &format!("{EXPERTS}{expert}."), 1)
 }
 
-/// A stacked weight as transformers' tensors, one per expert.
-pub fn sources<'a>(name: &str, weight: &'a Array) -> impl Iterator<Item = Source<'a>> {
-    let name = name.to_string();
-    (0..weight.dim(0)).map(move |expert| Source {
-        name: expert_name(&name, expert),
-        shape: weight.shape()[1..].to_vec(),
-        dtype: weight.dtype(),
-        make: Box::new(move || weight.slice_axis(0, expert, expert + 1)?.squeeze(&[0])),
+/// A stacked weight as transformers' tensors, one per expert, with an adapter merged into it.
+pub fn sources<'a>(name: &str, weight: &'a Array, lora: Option<Lora>) -> impl Iterator<Item = Source<'a>> {
+    let (name, lora) = (name.to_string(), Rc::new(lora));
+    (0..weight.dim(0)).map(move |expert| {
+        let lora = lora.clone();
+        Source {
+            name: expert_name(&name, expert),
+            shape: weight.shape()[1..].to_vec(),
+            dtype: weight.dtype(),
+            make: Box::new(move || {
+                let own = weight.slice_axis(0, expert, expert + 1)?.squeeze(&[0])?;
+                lora.as_ref().as_ref().map_or(Ok(own.clone()), |lora| lora.expert(expert)?.merge(&own))
+            }),
+        }
     })
 }
 

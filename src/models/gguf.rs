@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::adapters::Adapters;
 use super::{LoadOptions, Model, model};
 use crate::mlx::device;
 use crate::mlx::io::{GgufFile, GgufTensor};
@@ -170,7 +171,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(
         config_json,
         generation_config: Some(generation_config),
         dtype,
-        adapter: None,
+        adapters: Adapters::default(),
         version: model::next_version(),
     })
 }

@@ -1,5 +1,6 @@
 //! Models by `model_type`, and their way from and to checkpoint folders.
 
+mod adapters;
 mod base;
 mod checkpoint;
 mod config;
@@ -8,7 +9,6 @@ mod decoder;
 mod experts;
 mod gguf;
 mod inspect;
-mod lora;
 mod model;
 mod moe_config;
 mod quantization;
@@ -20,12 +20,12 @@ mod qwen3_moe;
 mod rope_config;
 mod weights;
 
+pub use adapters::{AdapterFormat, DEFAULT_NAME, DEFAULT_TARGETS, LoraConfig, Targets};
 pub use base::{CausalLm, Forward, Hidden};
 pub use config::ModelConfig;
 pub use convert::{Conversion, ConvertOptions, Converted};
 pub use decoder::Decoder;
 pub use inspect::inspect;
-pub use lora::{DEFAULT_TARGETS, LoraConfig};
 pub use model::{LoadOptions, Model, init, layers_of, load};
 pub use moe_config::MoeConfig;
 pub use quantization::{Plan, QuantizeOptions, Recipe, Scheme};

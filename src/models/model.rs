@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use super::lora::Adapter;
+use super::adapters::Adapters;
 use super::quantization::{QuantizeOptions, Scheme, block_of};
 use super::weights::{self, read_json, write_json};
 use super::{ARCHITECTURES, Architecture, CausalLm, ModelConfig, experts, gguf};
@@ -30,7 +30,7 @@ pub struct Model {
     pub generation_config: Option<Value>,
     /// Of all numbers but adapter factors; codes stand for numbers of it.
     pub dtype: Dtype,
-    pub(super) adapter: Option<Adapter>,
+    pub(super) adapters: Adapters,
     /// A number of these weights that no others in the process have; see `touch`.
     pub version: u64,
 }
@@ -67,7 +67,7 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     let mut net = (architecture.build)(config, dtype)?;
     let scheme = Scheme::parse(&config_json, &file)?;
     weights::load(net.as_mut(), dir, &scheme, dtype, options.quantize.as_ref(), progress)?;
-    Ok(Model { net, config_json, generation_config, dtype, adapter: None, version: next_version() })
+    Ok(Model { net, config_json, generation_config, dtype, adapters: Adapters::default(), version: next_version() })
 }
 
 pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
@@ -130,7 +130,9 @@ pub fn init(config_json: Value, source: &Path, dtype: Dtype, seed: u64) -> Resul
     });
     match failed {
         Some(error) => Err(error),
-        None => Ok(Model { net, config_json, generation_config: None, dtype, adapter: None, version: next_version() }),
+        None => {
+            Ok(Model { net, config_json, generation_config: None, dtype, adapters: Adapters::default(), version: next_version() })
+        }
     }
 }
 
@@ -161,7 +163,7 @@ impl Model {
     pub fn trainable(&self) -> Vec<String> {
         let mut names = Vec::new();
         self.net.visit("", &mut |name, _| names.push(name));
-        if self.adapter.is_some() {
+        if self.active_adapter().is_some() {
             names.retain(|name| is_adapter(name));
         } else if self.is_quantized() {
             names.clear();
@@ -230,7 +232,11 @@ impl Model {
             }
             // mlx-lm looks for the experts of quantised models in one tensor.
             if experts::is_stacked(&name) && block.is_none() {
-                return tensors.extend(experts::sources(&name, weight));
+                return tensors.extend(experts::sources(
+                    &name,
+                    weight,
+                    name.strip_suffix(".weight").and_then(|module| factors.remove(module)),
+                ));
             }
             let (module, part) = name.rsplit_once('.').map_or(("", ""), |(module, part)| (module, part));
             let lora = factors.get(module).cloned();
@@ -289,5 +295,5 @@ pub(super) fn saved_config(read: &Value, dtype: Dtype, quantization: Option<&Val
 }
 
 pub(super) fn is_adapter(name: &str) -> bool {
-    name.ends_with(".lora_a") || name.ends_with(".lora_b")
+    [".lora_a", ".lora_b", ".lora_magnitude"].iter().any(|end| name.ends_with(end))
 }

@@ -1,5 +1,6 @@
 //! Models against numbers recorded from transformers.
 
+mod adapters;
 mod convert;
 mod golden;
 mod hostile;

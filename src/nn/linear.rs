@@ -1,4 +1,4 @@
-//! A linear layer, with an optional LoRA adapter on it.
+//! A linear layer, with an optional adapter on it.
 
 use super::{Layer, Lora, Module, Weight, join};
 use crate::mlx::{Array, Dtype, Result, ops};
@@ -22,13 +22,10 @@ impl Linear {
 
     /// `[..., in]` to `[..., out]`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let y = match &self.bias {
-            Some(bias) => self.weight.affine(x, bias)?,
-            None => self.weight.project(x)?,
-        };
-        match &self.lora {
-            Some(lora) if lora.enabled => lora.correct(x, &y),
-            _ => Ok(y),
+        match (&self.lora, &self.bias) {
+            (Some(lora), bias) if lora.enabled => lora.linear(x, &self.weight, bias.as_ref()),
+            (_, Some(bias)) => self.weight.affine(x, bias),
+            (_, None) => self.weight.project(x),
         }
     }
 }
@@ -39,10 +36,7 @@ impl Module for Linear {
         if let Some(bias) = &self.bias {
             f(join(prefix, "bias"), bias);
         }
-        if let Some(lora) = &self.lora {
-            f(join(prefix, "lora_a"), &lora.a);
-            f(join(prefix, "lora_b"), &lora.b);
-        }
+        self.lora.visit(prefix, f);
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
@@ -50,10 +44,7 @@ impl Module for Linear {
         if let Some(bias) = &mut self.bias {
             f(join(prefix, "bias"), bias);
         }
-        if let Some(lora) = &mut self.lora {
-            f(join(prefix, "lora_a"), &mut lora.a);
-            f(join(prefix, "lora_b"), &mut lora.b);
-        }
+        self.lora.visit_mut(prefix, f);
     }
 
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
@@ -62,5 +53,9 @@ impl Module for Linear {
 
     fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
         weights.push((prefix.to_string(), &self.weight));
+    }
+
+    fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a Lora)>) {
+        adapters.extend(self.lora.as_ref().map(|lora| (prefix.to_string(), lora)));
     }
 }

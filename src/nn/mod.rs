@@ -31,7 +31,7 @@ pub use conv::{ConvShape, conv, conv_transpose};
 pub use dropout::dropout;
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use lora::Lora;
+pub use lora::{AdaptedHead, Dora, Dropout, Head, Lora, factor_shapes};
 pub use mlp::Mlp;
 pub use moe::{FeedForward, MoeShape, Routing, SparseMoe};
 pub use norm::{Affine, GroupNorm, LayerNorm, RmsNorm, group_norm, layer_norm};
@@ -48,10 +48,10 @@ pub use switch::{
 pub use upsample::{Interpolation, upsample};
 pub use weight::{Packed, Weight};
 
-use crate::mlx::Array;
+use crate::mlx::{Array, Result};
 
-/// Something with weights. Names are the checkpoint's keys; the factors of a LoRA adapter are `<module>.lora_a` and
-/// `<module>.lora_b`. The order never changes.
+/// Something with weights. Names are the checkpoint's keys; an adapter's are `<module>.lora_a`, `<module>.lora_b` and, in DoRA,
+/// `<module>.lora_magnitude`. The order never changes.
 pub trait Module {
     fn visit<'a>(&'a self, prefix: &str, f: &mut dyn FnMut(String, &'a Array));
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array));
@@ -61,6 +61,9 @@ pub trait Module {
 
     /// The weight matrices of those layers, by the layers' names.
     fn weights<'a>(&'a self, _prefix: &str, _weights: &mut Vec<(String, &'a Weight)>) {}
+
+    /// The adapters on its layers, by the layers' names.
+    fn adapters<'a>(&'a self, _prefix: &str, _adapters: &mut Vec<(String, &'a Lora)>) {}
 }
 
 /// Whether an array that `visit` gives belongs to a packed weight: training cannot change it, and it has no gradient.
@@ -91,6 +94,33 @@ impl Layer<'_> {
             Layer::Switch(layer) => &mut layer.weight,
         }
     }
+
+    pub fn lora(&self) -> Option<&Lora> {
+        match self {
+            Layer::Linear(layer) => layer.lora.as_ref(),
+            Layer::Embedding(layer) => layer.lora.as_ref(),
+            Layer::Switch(layer) => layer.lora.as_ref(),
+        }
+    }
+
+    pub fn lora_mut(&mut self) -> &mut Option<Lora> {
+        match self {
+            Layer::Linear(layer) => &mut layer.lora,
+            Layer::Embedding(layer) => &mut layer.lora,
+            Layer::Switch(layer) => &mut layer.lora,
+        }
+    }
+
+    /// An adapter that changes nothing yet, with `dora` one that learns lengths.
+    pub fn fresh_lora(&self, rank: i32, scale: f32, dora: bool, key: &Array) -> Result<Lora> {
+        let shape = self.weight().shape();
+        let embedding = matches!(self, Layer::Embedding(_));
+        let mut lora = if embedding { Lora::embedding(&shape, rank, scale, key)? } else { Lora::new(&shape, rank, scale, key)? };
+        if dora {
+            lora.dora = Some(Dora::new(self.weight(), embedding)?);
+        }
+        Ok(lora)
+    }
 }
 
 /// `prefix.name`, or `name` at the top.
@@ -116,6 +146,10 @@ macro_rules! module_of {
 
             fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a $crate::nn::Weight)>) {
                 $(self.$field.weights(&$crate::nn::join(prefix, stringify!($field)), weights);)*
+            }
+
+            fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a $crate::nn::Lora)>) {
+                $(self.$field.adapters(&$crate::nn::join(prefix, stringify!($field)), adapters);)*
             }
         }
     };
@@ -144,6 +178,12 @@ impl<M: Module> Module for Option<M> {
     fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
         if let Some(module) = self {
             module.weights(prefix, weights);
+        }
+    }
+
+    fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a Lora)>) {
+        if let Some(module) = self {
+            module.adapters(prefix, adapters);
         }
     }
 }

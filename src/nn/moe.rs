@@ -1,6 +1,6 @@
 //! Feed-forward blocks of experts, of which a router chooses a few for every token (Shazeer et al. 2017, arXiv:1701.06538).
 
-use super::{Layer, Linear, Mlp, Module, SwitchGlu, Weight, module_of};
+use super::{Layer, Linear, Lora, Mlp, Module, SwitchGlu, Weight, module_of};
 use crate::mlx::{Array, Dtype, Result};
 
 /// What a sparse block is made of.
@@ -128,6 +128,13 @@ impl Module for FeedForward {
         match self {
             FeedForward::Dense(mlp) => mlp.weights(prefix, weights),
             FeedForward::Sparse(moe) => moe.weights(prefix, weights),
+        }
+    }
+
+    fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a Lora)>) {
+        match self {
+            FeedForward::Dense(mlp) => mlp.adapters(prefix, adapters),
+            FeedForward::Sparse(moe) => moe.adapters(prefix, adapters),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Linear layers of several experts, of which every token uses a few (Shazeer et al. 2017, arXiv:1701.06538), with the names of
 //! mlx-lm's `switch_layers`.
 
-use super::{Layer, Module, Weight, join, module_of};
+use super::{Layer, Lora, Module, Weight, join, module_of};
 use crate::mlx::ops::{self, Gather, Quantization, Quantized};
 use crate::mlx::{Array, Dtype, Error, Result, kernels};
 
@@ -106,18 +106,23 @@ pub struct SwitchLinear {
     pub weight: Weight,
     /// `[experts, out]`
     pub bias: Option<Array>,
+    pub lora: Option<Lora>,
 }
 
 impl SwitchLinear {
     /// All zeros, to be filled from a checkpoint. Lazy: takes no memory until then.
     pub fn new(inputs: i32, outputs: i32, experts: i32, bias: bool, dtype: Dtype) -> Result<Self> {
         let bias = if bias { Some(ops::zeros(&[experts, outputs], dtype)?) } else { None };
-        Ok(SwitchLinear { weight: Weight::zeros(&[experts, outputs, inputs], dtype)?, bias })
+        Ok(SwitchLinear { weight: Weight::zeros(&[experts, outputs, inputs], dtype)?, bias, lora: None })
     }
 
     /// As `switch_linear`, for uint32 indices that are experts: nothing checks them on the device.
     pub fn forward(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
-        add_bias(self.weight.gather(x, indices, sorted)?, self.bias.as_ref(), indices)
+        let y = match &self.lora {
+            Some(lora) if lora.enabled => lora.switch(x, &self.weight, indices, sorted)?,
+            _ => self.weight.gather(x, indices, sorted)?,
+        };
+        add_bias(y, self.bias.as_ref(), indices)
     }
 }
 
@@ -127,6 +132,7 @@ impl Module for SwitchLinear {
         if let Some(bias) = &self.bias {
             f(join(prefix, "bias"), bias);
         }
+        self.lora.visit(prefix, f);
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
@@ -134,6 +140,7 @@ impl Module for SwitchLinear {
         if let Some(bias) = &mut self.bias {
             f(join(prefix, "bias"), bias);
         }
+        self.lora.visit_mut(prefix, f);
     }
 
     fn layers<'a>(&'a mut self, prefix: &str, layers: &mut Vec<(String, Layer<'a>)>) {
@@ -142,6 +149,10 @@ impl Module for SwitchLinear {
 
     fn weights<'a>(&'a self, prefix: &str, weights: &mut Vec<(String, &'a Weight)>) {
         weights.push((prefix.to_string(), &self.weight));
+    }
+
+    fn adapters<'a>(&'a self, prefix: &str, adapters: &mut Vec<(String, &'a Lora)>) {
+        adapters.extend(self.lora.as_ref().map(|lora| (prefix.to_string(), lora)));
     }
 }
 
@@ -213,7 +224,7 @@ mod tests {
             assert_eq!(case["options"]["sorted_path"], Value::Bool(many), "{name}");
             *(if many { &mut sorted } else { &mut plain }) += 1;
             let layer = |given: &[Array]| {
-                let linear = |weight: &Array| SwitchLinear { weight: weight.clone().into(), bias: None };
+                let linear = |weight: &Array| SwitchLinear { weight: weight.clone().into(), bias: None, lora: None };
                 let glu = SwitchGlu { gate_proj: linear(&given[1]), up_proj: linear(&given[2]), down_proj: linear(&given[3]) };
                 Ok(vec![glu.forward(&given[0], &indices)?])
             };
@@ -243,7 +254,7 @@ mod tests {
         for tokens in [3, 40] {
             let (experts, weight, bias) = (indices(&[tokens, 2], 5), noise(&[5, 4, 32], 1), noise(&[5, 4], 2));
             let x = noise(&[tokens, 32], 3);
-            let layer = SwitchLinear { weight: weight.clone().into(), bias: Some(bias.clone()) };
+            let layer = SwitchLinear { weight: weight.clone().into(), bias: Some(bias.clone()), lora: None };
             let found = switch_apply(&x, &experts, |x, indices, sorted| layer.forward(x, indices, sorted)).unwrap();
             let checked =
                 switch_apply(&x, &experts, |x, indices, sorted| switch_linear(x, &weight, Some(&bias), indices, sorted));
@@ -261,9 +272,9 @@ mod tests {
         for (mode, group) in [("affine", 32), ("mxfp4", 32), ("nvfp4", 16)] {
             let how = Quantization::new(QuantizationMode::parse(mode).unwrap(), Some(group), Some(4)).unwrap();
             let (plain, bias) = (Weight::from(noise(&[4, 8, 64], 1)), noise(&[4, 8], 2));
-            let packed = SwitchLinear { weight: plain.pack(how).unwrap(), bias: Some(bias.clone()) };
+            let packed = SwitchLinear { weight: plain.pack(how).unwrap(), bias: Some(bias.clone()), lora: None };
             let Weight::Packed(Packed { codes, .. }) = &packed.weight else { panic!("not packed") };
-            let same = SwitchLinear { weight: packed.weight.numbers().unwrap().into(), bias: Some(bias.clone()) };
+            let same = SwitchLinear { weight: packed.weight.numbers().unwrap().into(), bias: Some(bias.clone()), lora: None };
             for tokens in [2, 50] {
                 let (x, experts) = (noise(&[tokens, 64], 5), indices(&[tokens, 2], 4));
                 let found = switch_apply(&x, &experts, |x, i, sorted| packed.forward(x, i, sorted)).unwrap();

@@ -204,8 +204,8 @@ fn packed_layers_are_their_functions() {
     let packed = Linear { weight: linear.weight.pack(how).unwrap(), ..linear.clone() };
     // A weight is off by at most half of a step of (max - min) / 255, about 0.01; 64 of them add up like a random walk.
     assert_close(&packed.forward(&x).unwrap(), &linear.forward(&x).unwrap(), 0.4, 0., "linear");
-    let table = Embedding { weight: linear.weight.clone() };
-    let packed = Embedding { weight: table.weight.pack(how).unwrap() };
+    let table = Embedding { weight: linear.weight.clone(), lora: None };
+    let packed = Embedding { weight: table.weight.pack(how).unwrap(), lora: None };
     assert_eq!(packed.weight.shape(), [8, 64]);
     assert_close(&packed.weight.numbers().unwrap(), &numbers, 0.02, 0., "numbers");
     for ids in [Array::from_slice(&[7i32, 0], &[1, 2]).unwrap(), Array::scalar_i32(3)] {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use napi::Env;
-use napi::bindgen_prelude::{ClassInstance, FnArgs, Function, Object};
+use napi::bindgen_prelude::{ClassInstance, Either, FnArgs, Function, Object};
 use napi_derive::napi;
 
 use super::cache::{ModelCacheOptions, NativeCache, NativePrefixCache};
@@ -20,7 +20,7 @@ use super::tokenizer::NativeTokenizer;
 use super::{ArrayHandle, integers};
 use crate::cache::Cache;
 use crate::mlx::{Array, Dtype, Error, Result, memory};
-use crate::models::{self, Forward, Hidden, LoadOptions, LoraConfig, Model, MoeConfig};
+use crate::models::{self, AdapterFormat, DEFAULT_NAME, Forward, Hidden, LoadOptions, LoraConfig, Model, MoeConfig, Targets};
 use crate::nn::Weight;
 use crate::runtime;
 
@@ -84,14 +84,75 @@ pub struct LayerInfo {
 
 #[napi(object)]
 pub struct LoraOptions {
-    /// Size of the low-rank factors.
-    pub rank: u32,
-    /// The factors' product is scaled by `alpha / rank` (`alpha / sqrt(rank)` with `useRslora`).
-    pub alpha: f64,
-    /// Names of the projections to adapt; all of attention and MLP by default.
-    pub target_modules: Option<Vec<String>>,
+    /// Size of the low-rank factors, 8 by default.
+    pub rank: Option<u32>,
+    /// The factors' product is scaled by `alpha / rank` (`alpha / sqrt(rank)` with `useRslora`); 16 by default.
+    pub alpha: Option<f64>,
+    /// The layers to adapt: ends of their names such as `q_proj` or `mlp.gate`, in which `*` and `?` stand for anything but a dot and `**` for
+    /// anything; `'all-linear'`; or, as a single text, a regular expression of whole names. By default the projections of attention and of
+    /// MLPs that all tokens go through.
+    pub target_modules: Option<Either<String, Vec<String>>>,
+    /// Layers among these that get no adapter, named in the same way.
+    pub exclude_modules: Option<Either<String, Vec<String>>>,
+    /// The blocks that get one, by number from 0; all by default.
+    pub layers_to_transform: Option<Vec<i32>>,
+    /// The same as a count from the last block, as in mlx-lm; -1 for all.
+    pub num_layers: Option<i32>,
+    /// Ranks of layers that differ, by regular expressions of the ends of their names, of which the first that fits counts.
+    pub rank_pattern: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The same of alpha.
+    pub alpha_pattern: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The share of the factors' inputs that training drops, 0 by default.
+    pub dropout: Option<f64>,
+    /// Scale by `alpha / sqrt(rank)`.
     pub use_rslora: Option<bool>,
+    /// DoRA: learn the length of each output apart from its direction.
+    pub use_dora: Option<bool>,
+    /// Of the first values.
     pub seed: Option<f64>,
+}
+
+fn targets_of(given: Either<String, Vec<String>>) -> Targets {
+    match given {
+        Either::A(text) if text.eq_ignore_ascii_case("all-linear") => Targets::AllLinear,
+        Either::A(pattern) => Targets::Pattern(pattern),
+        Either::B(names) => Targets::Names(names),
+    }
+}
+
+impl LoraOptions {
+    fn config(self) -> Result<LoraConfig> {
+        let usual = LoraConfig::default();
+        let rank = |value: &serde_json::Value| value.as_i64().and_then(|rank| i32::try_from(rank).ok());
+        let alpha = |value: &serde_json::Value| value.as_f64().map(|alpha| alpha as f32);
+        Ok(LoraConfig {
+            rank: self.rank.map_or(usual.rank, |rank| i32::try_from(rank).unwrap_or(i32::MAX)),
+            alpha: self.alpha.map_or(usual.alpha, |alpha| alpha as f32),
+            target_modules: self.target_modules.map_or(usual.target_modules, targets_of),
+            exclude_modules: self.exclude_modules.map_or(usual.exclude_modules, targets_of),
+            layers_to_transform: self.layers_to_transform,
+            num_layers: self.num_layers,
+            rank_pattern: patterns("rankPattern", self.rank_pattern, rank)?,
+            alpha_pattern: patterns("alphaPattern", self.alpha_pattern, alpha)?,
+            dropout: self.dropout.unwrap_or(0.) as f32,
+            use_rslora: self.use_rslora.unwrap_or(false),
+            use_dora: self.use_dora.unwrap_or(false),
+            seed: self.seed.unwrap_or(0.) as u64,
+        })
+    }
+}
+
+fn patterns<T>(
+    what: &str,
+    given: Option<serde_json::Map<String, serde_json::Value>>,
+    value: impl Fn(&serde_json::Value) -> Option<T>,
+) -> Result<Vec<(String, T)>> {
+    let read = |(pattern, number): (String, serde_json::Value)| {
+        let read =
+            value(&number).ok_or_else(|| Error::Argument(format!("{what}['{pattern}'] must be a number, not {number}")))?;
+        Ok((pattern, read))
+    };
+    given.into_iter().flatten().map(read).collect()
 }
 
 /// What one forward pass gives.
@@ -421,32 +482,68 @@ impl NativeModel {
         generate_batch(env, self, prompt_ids, options, tokenizer, limits.unwrap_or_default(), flag(cancel), on_progress)
     }
 
-    /// Adds LoRA factors and freezes everything else.
+    /// Adds the parts of an adapter, which counts from now on, and freezes everything else.
     #[napi]
-    pub fn apply_lora(&self, options: LoraOptions) -> js::Result<()> {
-        let config = LoraConfig {
-            rank: i32::try_from(options.rank).unwrap_or(i32::MAX),
-            alpha: options.alpha as f32,
-            target_modules: options.target_modules.unwrap_or_else(|| LoraConfig::default().target_modules),
-            use_rslora: options.use_rslora.unwrap_or(false),
-            seed: options.seed.unwrap_or(0.) as u64,
-            ..LoraConfig::default()
-        };
-        Ok(self.shared.lock()?.apply_lora(config)?)
+    pub fn apply_lora(&self, options: LoraOptions, name: Option<String>) -> js::Result<()> {
+        let config = options.config()?;
+        Ok(self.shared.lock()?.add_adapter(name.as_deref().unwrap_or(DEFAULT_NAME), config)?)
     }
 
-    /// Reads an adapter in PEFT's layout.
+    /// Reads an adapter of PEFT or mlx-lm, in place of one of the same name; it counts from now on.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn load_adapter<'env>(&self, env: &'env Env, dir: String) -> js::Result<Object<'env>> {
+    pub fn load_adapter<'env>(&self, env: &'env Env, dir: String, name: Option<String>) -> js::Result<Object<'env>> {
         let shared = self.shared();
-        promise::once(env, move || shared.lock()?.load_adapter(&PathBuf::from(dir)), |()| ())
+        let name = name.unwrap_or_else(|| DEFAULT_NAME.into());
+        promise::once(env, move || shared.lock()?.load_adapter_as(&name, &PathBuf::from(dir)), |()| ())
     }
 
-    /// Writes the adapter in PEFT's layout into an existing folder.
+    /// Writes the active adapter into an existing folder, in the layout of `peft` (default) or `mlx-lm`.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn save_adapter<'env>(&self, env: &'env Env, dir: String, base_model: String) -> js::Result<Object<'env>> {
+    pub fn save_adapter<'env>(
+        &self,
+        env: &'env Env,
+        dir: String,
+        base_model: String,
+        #[napi(ts_arg_type = "'peft' | 'mlx-lm'")] format: Option<String>,
+    ) -> js::Result<Object<'env>> {
         let shared = self.shared();
-        promise::once(env, move || shared.lock()?.save_adapter(&PathBuf::from(dir), &base_model), |()| ())
+        let format = format.map_or(Ok(AdapterFormat::default()), |name| AdapterFormat::parse(&name))?;
+        promise::once(env, move || shared.lock()?.save_adapter(&PathBuf::from(dir), &base_model, format), |()| ())
+    }
+
+    /// The adapter that counts from now on; with null the base model computes.
+    #[napi]
+    pub fn set_adapter(&self, name: Option<String>) -> js::Result<()> {
+        Ok(self.shared.lock()?.set_adapter(name.as_deref())?)
+    }
+
+    #[napi]
+    pub fn delete_adapter(&self, name: String) -> js::Result<()> {
+        Ok(self.shared.lock()?.delete_adapter(&name)?)
+    }
+
+    /// The names of all adapters, in the order in which they came.
+    #[napi(getter)]
+    pub fn adapter_names(&self) -> js::Result<Vec<String>> {
+        Ok(self.shared.lock()?.adapter_names())
+    }
+
+    #[napi(getter)]
+    pub fn active_adapter(&self) -> js::Result<Option<String>> {
+        Ok(self.shared.lock()?.active_adapter().map(str::to_string))
+    }
+
+    /// Off: the base model computes. On: the active adapter counts.
+    #[napi]
+    pub fn set_adapter_enabled(&self, enabled: bool) -> js::Result<()> {
+        Ok(self.shared.lock()?.set_adapter_enabled(enabled)?)
+    }
+
+    /// Merges the active adapter into the weights and takes it off. `dequantize` leaves all weights unpacked.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn fuse<'env>(&self, env: &'env Env, dequantize: Option<bool>) -> js::Result<Object<'env>> {
+        let shared = self.shared();
+        promise::once(env, move || shared.lock()?.fuse(dequantize.unwrap_or(false)), |()| ())
     }
 
     /// Writes the weights and configuration in the Hugging Face layout into an existing folder.

@@ -34,6 +34,8 @@ pub struct TrainerOptions {
     pub gradient_checkpointing: Option<bool>,
     /// Tokens that go through the head at a time; by default it follows from the size of the vocabulary.
     pub logits_chunk_size: Option<u32>,
+    /// Of an adapter's dropout, 0 by default.
+    pub seed: Option<f64>,
 }
 
 /// A prompt and what was generated for it.
@@ -184,6 +186,7 @@ impl NativeTrainer {
             beta: None,
             gradient_checkpointing: None,
             logits_chunk_size: None,
+            seed: None,
         });
         let optimizer = AdamWOptions {
             beta1: options.adam_beta1.unwrap_or(0.9),
@@ -198,6 +201,7 @@ impl NativeTrainer {
             reference: options.beta.unwrap_or(0.) > 0.,
             checkpoint_layers: options.gradient_checkpointing.unwrap_or(false),
             logits_chunk: options.logits_chunk_size.unwrap_or(0).min(i32::MAX as u32) as i32,
+            seed: options.seed.unwrap_or(0.) as u64,
         };
         let model = model.shared();
         let trainer = Trainer::new(&mut *model.lock()?, options)?;

@@ -6,7 +6,7 @@
 use crate::mlx::ops::{concatenate, zeros_like};
 use crate::mlx::{Array, Dtype, Error, Result, custom_vjp, depends, kernels, ops};
 use crate::models::{CausalLm, Forward};
-use crate::nn::Weight;
+use crate::nn::{AdaptedHead, Head, Weight};
 
 /// `log softmax(logits / temperature)[ids]` for logits `[.., V]` and integer ids `[..]`; float32 `[..]`.
 pub fn selective_log_softmax(logits: &Array, ids: &Array, temperature: f32) -> Result<Array> {
@@ -87,10 +87,11 @@ pub struct HeadLogprobs {
     pub entropies: Option<Array>,
 }
 
-/// Log-probs of `ids` `[N]` under `softmax(hidden @ head_weight^T / temperature)`, for hidden states `[N, H]` and a head `[V, H]`.
-/// Differentiable in `hidden` and `head_weight`. Ids outside the vocabulary give an arbitrary value: mask them.
-pub fn head_logprobs(hidden: &Array, head_weight: &Weight, ids: &Array, options: &HeadOptions) -> Result<HeadLogprobs> {
+/// Log-probs of `ids` `[N]` under `softmax(hidden @ head^T / temperature)`, for hidden states `[N, H]` and a head `[V, H]`.
+/// Differentiable in `hidden`, the head's weight and its adapter. Ids outside the vocabulary give an arbitrary value: mask them.
+pub fn head_logprobs(hidden: &Array, head: Head, ids: &Array, options: &HeadOptions) -> Result<HeadLogprobs> {
     check_temperature(options.temperature)?;
+    let head_weight = head.weight;
     let head_shape = head_weight.shape();
     let (&[tokens, width], &[vocabulary, head_width]) = (hidden.shape(), head_shape.as_slice()) else {
         return Err(Error::Shape(format!(
@@ -110,15 +111,19 @@ pub fn head_logprobs(hidden: &Array, head_weight: &Weight, ids: &Array, options:
     let chunk = if options.chunk > 0 { options.chunk } else { default_chunk(vocabulary) };
     // Codes get no gradient.
     let train_head = options.train_head && !head_weight.is_packed();
-    let head = Head { options: HeadOptions { chunk, train_head, ..*options }, vocabulary };
-    let (forward_weight, backward_weight) = (head_weight.clone(), head_weight.clone());
+    let adapted = head.adapted(hidden)?;
+    let layout = Layout { weight: head_weight.clone(), adapter: adapted.as_ref().map(|adapted| adapted.factor.is_some()) };
+    let mut inputs = vec![adapted.as_ref().map_or(hidden, |adapted| &adapted.hidden).clone(), ids.clone()];
+    if let Some(AdaptedHead { low, b, factor, .. }) = adapted {
+        inputs.extend([low, b].into_iter().chain(factor));
+    }
+    inputs.extend(head_weight.parts());
+    let chunked = Chunked { options: HeadOptions { chunk, train_head, ..*options }, vocabulary };
+    let backward_layout = layout.clone();
     let outputs = custom_vjp(
-        move |inputs| head.forward(&inputs[0], &inputs[1], &forward_weight.with_parts(&inputs[2..])),
-        move |inputs, cotangents, outputs| {
-            let weight = backward_weight.with_parts(&inputs[2..]);
-            head.backward(inputs, &weight, cotangents, outputs)
-        },
-        &[vec![hidden.clone(), ids.clone()], head_weight.parts()].concat(),
+        move |inputs| chunked.forward(&layout.read(inputs)),
+        move |inputs, cotangents, outputs| chunked.backward(&backward_layout.read(inputs), inputs, cotangents, outputs),
+        &inputs,
     )?;
     Ok(HeadLogprobs { logps: outputs[0].clone(), entropies: outputs.get(2).cloned() })
 }
@@ -131,14 +136,14 @@ pub fn sequence_logprobs(net: &dyn CausalLm, rows: &Array) -> Result<Array> {
     let next = rows.slice_axis(1, 1, length)?;
     let hidden = net.hidden(Forward::new(&inputs))?;
     let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?;
-    let scores = head_logprobs(&hidden, net.head_weight(), &next.flatten()?, &HeadOptions::default())?;
+    let scores = head_logprobs(&hidden, net.head(), &next.flatten()?, &HeadOptions::default())?;
     scores.logps.reshape(&[count, length - 1])
 }
 
 /// The sum of `-log p(target)` over the tokens where `mask` is not 0, at temperature 1; a float32 scalar. Shapes as in `head_logprobs`.
 pub fn head_cross_entropy(
     hidden: &Array,
-    head_weight: &Weight,
+    head: Head,
     targets: &Array,
     mask: &Array,
     chunk: i32,
@@ -148,7 +153,7 @@ pub fn head_cross_entropy(
         return Err(Error::Shape(format!("mask {mask:?} must have the shape of the targets {targets:?}")));
     }
     let options = HeadOptions { chunk, train_head, ..Default::default() };
-    let logps = head_logprobs(hidden, head_weight, targets, &options)?.logps;
+    let logps = head_logprobs(hidden, head, targets, &options)?.logps;
     super::ratios::masked(&logps, &super::ratios::as_mask(mask)?)?.sum_all()?.negative()
 }
 
@@ -157,13 +162,44 @@ fn default_chunk(vocabulary: i32) -> i32 {
     ((1 << 24) / vocabulary).clamp(256, 4096)
 }
 
+/// What the inputs of the custom function are: hidden states, ids, the adapter's parts where there is one, the weight's parts.
+#[derive(Clone)]
+struct Layout {
+    weight: Weight,
+    /// An adapter counts; in DoRA it has a factor.
+    adapter: Option<bool>,
+}
+
+/// The inputs by name.
+struct Parts<'a> {
+    hidden: &'a Array,
+    ids: &'a Array,
+    adapter: Option<Adapter<'a>>,
+    weight: Weight,
+}
+
+/// As in `AdaptedHead`.
+struct Adapter<'a> {
+    low: &'a Array,
+    b: &'a Array,
+    factor: Option<&'a Array>,
+}
+
+impl Layout {
+    fn read<'a>(&self, inputs: &'a [Array]) -> Parts<'a> {
+        let adapter = self.adapter.map(|factor| Adapter { low: &inputs[2], b: &inputs[3], factor: factor.then(|| &inputs[4]) });
+        let start = 2 + self.adapter.map_or(0, |factor| 2 + usize::from(factor));
+        Parts { hidden: &inputs[0], ids: &inputs[1], adapter, weight: self.weight.with_parts(&inputs[start..]) }
+    }
+}
+
 #[derive(Clone, Copy)]
-struct Head {
+struct Chunked {
     options: HeadOptions,
     vocabulary: i32,
 }
 
-impl Head {
+impl Chunked {
     /// `[start, stop)` of each chunk of the tokens.
     fn chunks(&self, tokens: i32) -> impl Iterator<Item = (i32, i32)> + use<> {
         let chunk = self.options.chunk;
@@ -178,25 +214,47 @@ impl Head {
         hidden.multiply_scalar(1.0 / self.options.temperature)
     }
 
-    fn logits(&self, hidden: &Array, weight: &Weight) -> Result<Array> {
-        let logits = weight.project(hidden)?;
-        if hidden.dtype() == Dtype::Float32 || self.options.temperature == 1.0 {
-            return logits.astype(Dtype::Float32);
+    /// Scaled logits of scaled rows before DoRA's factor.
+    fn raw_logits(&self, rows: &Rows, parts: &Parts) -> Result<Array> {
+        let mut logits = parts.weight.project(&rows.hidden)?.astype(Dtype::Float32)?;
+        if let (Some(adapter), Some(low)) = (&parts.adapter, &rows.low) {
+            logits = ops::addmm(&logits, low, &adapter.b.t()?, 1.0, 1.0)?;
         }
-        logits.astype(Dtype::Float32)?.divide_scalar(self.options.temperature)
+        if rows.hidden.dtype() == Dtype::Float32 || self.options.temperature == 1.0 {
+            return Ok(logits);
+        }
+        logits.divide_scalar(self.options.temperature)
+    }
+
+    fn logits(&self, rows: &Rows, parts: &Parts) -> Result<Array> {
+        let raw = self.raw_logits(rows, parts)?;
+        match parts.factor() {
+            Some(factor) => raw.multiply(factor),
+            None => Ok(raw),
+        }
+    }
+
+    /// All rows, scaled as `scale_hidden` says.
+    fn scaled_rows(&self, parts: &Parts) -> Result<Rows> {
+        let low = match &parts.adapter {
+            None => None,
+            Some(adapter) if parts.hidden.dtype() == Dtype::Float32 => Some(self.scale_hidden(adapter.low)?),
+            Some(adapter) => Some(adapter.low.clone()),
+        };
+        Ok(Rows { hidden: self.scale_hidden(parts.hidden)?, low })
     }
 
     /// Log-probs, the logarithm of the denominator, and entropies where wanted; `[N]` each.
-    fn forward(&self, hidden: &Array, ids: &Array, weight: &Weight) -> Result<Vec<Array>> {
-        let hidden = self.scale_hidden(hidden)?;
-        let ids = valid_ids(ids, self.vocabulary)?.expand_dims(&[1])?;
+    fn forward(&self, inputs: &Parts) -> Result<Vec<Array>> {
+        let all = self.scaled_rows(inputs)?;
+        let ids = valid_ids(inputs.ids, self.vocabulary)?.expand_dims(&[1])?;
         let mut parts: Vec<Vec<Array>> = Vec::new();
-        for (start, stop) in self.chunks(hidden.dim(0)) {
-            let mut rows = hidden.slice_axis(0, start, stop)?;
+        for (start, stop) in self.chunks(all.hidden.dim(0)) {
+            let mut rows = all.part(start, stop)?;
             if let Some(before) = parts.last() {
-                rows = depends(&[rows], before)?.remove(0);
+                rows.hidden = depends(&[rows.hidden], before)?.remove(0);
             }
-            let logits = self.logits(&rows, weight)?;
+            let logits = self.logits(&rows, inputs)?;
             let chosen = logits.take_along_axis(&ids.slice_axis(0, start, stop)?, 1)?;
             parts.push(if self.options.entropy == Entropy::Skip {
                 let denominator = kernels::logsumexp(&logits)?;
@@ -220,8 +278,9 @@ impl Head {
 
     /// With `p` the softmax, `D = p - onehot` and `c` the cotangent of the log-probs, the gradient of the scaled logits is `-c D`.
     /// The row factor `c` is applied to the narrow side of each product. An entropy `h` of cotangent `u` subtracts `u p (log p + h)`.
-    fn backward(&self, inputs: &[Array], weight: &Weight, cotangents: &[Array], outputs: &[Array]) -> Result<Vec<Array>> {
-        let hidden = &inputs[0];
+    /// With DoRA's factor `f` on raw logits, those of the raw ones are `f` times as large, and `f` gets their sum over the rows.
+    fn backward(&self, parts: &Parts, inputs: &[Array], cotangents: &[Array], outputs: &[Array]) -> Result<Vec<Array>> {
+        let (hidden, weight) = (parts.hidden, &parts.weight);
         let dtype = hidden.dtype();
         let column = |array: &Array| array.astype(Dtype::Float32)?.expand_dims(&[1]);
         let (cotangent, denominator) = (column(&cotangents[0])?, column(&outputs[1])?);
@@ -233,23 +292,30 @@ impl Head {
             _ => None,
         };
         let step = -1.0 / self.options.temperature;
-        let scaled_hidden = self.scale_hidden(hidden)?;
-        let ids = valid_ids(&inputs[1], self.vocabulary)?.expand_dims(&[1])?;
+        let all = self.scaled_rows(parts)?;
+        let ids = valid_ids(parts.ids, self.vocabulary)?.expand_dims(&[1])?;
 
         let mut hidden_parts: Vec<Array> = Vec::new();
-        let mut weight_gradient: Option<Array> = None;
+        let mut low_parts: Vec<Array> = Vec::new();
+        let [mut weight_gradient, mut b_gradient, mut factor_gradient]: [Option<Array>; 3] = [None, None, None];
         for (start, stop) in self.chunks(hidden.dim(0)) {
             let part = |array: &Array| array.slice_axis(0, start, stop);
-            let mut rows = part(&scaled_hidden)?;
+            let mut rows = all.part(start, stop)?;
             if let Some(before) = hidden_parts.last() {
-                let before: Vec<&Array> = std::iter::once(before).chain(&weight_gradient).collect();
-                rows = depends(&[rows], &before)?.remove(0);
+                let gathered = weight_gradient.iter().chain(&b_gradient).chain(&factor_gradient);
+                let before: Vec<&Array> = std::iter::once(before).chain(low_parts.last()).chain(gathered).collect();
+                rows.hidden = depends(&[rows.hidden], &before)?.remove(0);
             }
-            let log_probs = match weight {
-                Weight::Plain(numbers) if dtype == Dtype::Float32 => {
-                    ops::addmm(&part(&denominator)?, &rows, &numbers.t()?, 1.0, -1.0)?
+            let mut raw = None;
+            let log_probs = match (weight, parts.factor()) {
+                (Weight::Plain(numbers), _) if dtype == Dtype::Float32 && parts.adapter.is_none() => {
+                    ops::addmm(&part(&denominator)?, &rows.hidden, &numbers.t()?, 1.0, -1.0)?
                 }
-                _ => self.logits(&rows, weight)?.subtract(&part(&denominator)?)?,
+                (_, Some(factor)) => {
+                    let logits = raw.insert(self.raw_logits(&rows, parts)?);
+                    logits.multiply(factor)?.subtract(&part(&denominator)?)?
+                }
+                (_, None) => self.raw_logits(&rows, parts)?.subtract(&part(&denominator)?)?,
             };
             let probs = kernels::exp(&log_probs)?;
             let cotangent = part(&cotangent)?;
@@ -261,30 +327,75 @@ impl Head {
                     (scatter(&rows, &part(&ids)?, &cotangent.negative()?)?, None)
                 }
             };
-            let difference = difference.astype(dtype)?;
             let scale = |array: Array| match &factor {
                 Some(factor) => array.astype(Dtype::Float32)?.multiply(&factor.multiply_scalar(step)?),
                 None => array.astype(Dtype::Float32)?.multiply_scalar(step),
             };
+            let mut difference = difference;
+            if let (Some(raw), Some(dora)) = (raw, parts.factor()) {
+                // The raw logits are divided by the temperature already, so only the sign of `step` is missing.
+                let lengthened = difference.multiply(&raw)?;
+                let lengthened = match &factor {
+                    Some(factor) => lengthened.multiply(factor)?,
+                    None => lengthened,
+                };
+                let gradient = lengthened.sum(&[0], false)?.negative()?;
+                factor_gradient = Some(match factor_gradient {
+                    None => gradient,
+                    Some(sum) => sum.add(&gradient)?,
+                });
+                difference = difference.multiply(dora)?;
+            }
+            if let Some(adapter) = &parts.adapter {
+                low_parts.push(scale(difference.matmul(adapter.b)?)?);
+                add_product(&mut b_gradient, &difference.t()?, &scale(part(adapter.low)?)?)?;
+            }
+            let difference = difference.astype(dtype)?;
             hidden_parts.push(scale(weight.project_back(&difference)?)?.astype(dtype)?);
             if self.options.train_head {
-                let narrow = scale(part(hidden)?)?.astype(dtype)?;
-                let wide = difference.t()?;
-                // Sums over chunks stay in float32: rounding each partial sum to half precision would bias training.
-                weight_gradient = Some(match weight_gradient {
-                    None => wide.matmul(&narrow)?.astype(Dtype::Float32)?,
-                    Some(sum) if dtype == Dtype::Float32 => ops::addmm(&sum, &wide, &narrow, 1.0, 1.0)?,
-                    Some(sum) => sum.add(&wide.matmul(&narrow)?.astype(Dtype::Float32)?)?,
-                });
+                add_product(&mut weight_gradient, &difference.t()?, &scale(part(hidden)?)?.astype(dtype)?)?;
             }
         }
         let mut gradients = vec![concatenate(&hidden_parts, 0)?, zeros_like(&inputs[1])?];
+        if !low_parts.is_empty() {
+            gradients.push(concatenate(&low_parts, 0)?);
+        }
+        gradients.extend(b_gradient.into_iter().chain(factor_gradient));
         match weight_gradient {
             Some(gradient) => gradients.push(gradient.astype(dtype)?),
-            None => gradients.extend(inputs[2..].iter().map(zeros_like).collect::<Result<Vec<_>>>()?),
+            None => gradients.extend(inputs[gradients.len()..].iter().map(zeros_like).collect::<Result<Vec<_>>>()?),
         }
         Ok(gradients)
     }
+}
+
+/// Hidden states and what the adapter's first factor makes of them.
+struct Rows {
+    hidden: Array,
+    low: Option<Array>,
+}
+
+impl Rows {
+    fn part(&self, start: i32, stop: i32) -> Result<Rows> {
+        let low = self.low.as_ref().map(|low| low.slice_axis(0, start, stop)).transpose()?;
+        Ok(Rows { hidden: self.hidden.slice_axis(0, start, stop)?, low })
+    }
+}
+
+impl Parts<'_> {
+    fn factor(&self) -> Option<&Array> {
+        self.adapter.as_ref().and_then(|adapter| adapter.factor)
+    }
+}
+
+/// Adds `wide @ narrow` to a sum over chunks. Sums stay in float32: rounding each partial one to half precision would bias training.
+fn add_product(sum: &mut Option<Array>, wide: &Array, narrow: &Array) -> Result<()> {
+    *sum = Some(match sum.take() {
+        None => wide.matmul(narrow)?.astype(Dtype::Float32)?,
+        Some(sum) if wide.dtype() == Dtype::Float32 => ops::addmm(&sum, wide, narrow, 1.0, 1.0)?,
+        Some(sum) => sum.add(&wide.matmul(narrow)?.astype(Dtype::Float32)?)?,
+    });
+    Ok(())
 }
 
 /// Adds one value `[n, 1]` to each row of `[n, V]`, at the column `ids` `[n, 1]`. In place where nobody else holds the array.

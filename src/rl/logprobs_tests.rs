@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::mlx::ops::{Quantization, QuantizationMode};
 use crate::mlx::{eval, fast, memory, random, value_and_grad};
+use crate::nn::{Dora, Lora, Module};
 use crate::testing::{self, assert_close, on_gpu};
 
 #[test]
@@ -45,7 +46,7 @@ fn values_and_gradients_agree_with_trl() {
         let (values, gradients) = value_and_grad(
             |inputs| {
                 let flat = inputs[0].reshape(&[-1, vocabulary])?;
-                let got = head_logprobs(&flat, &identity.clone().into(), &index.flatten()?, &options)?;
+                let got = head_logprobs(&flat, Head::from(&Weight::from(identity.clone())), &index.flatten()?, &options)?;
                 let (logps, entropy) = (got.logps.reshape(index.shape())?, got.entropies.unwrap().reshape(index.shape())?);
                 let sum = logps.multiply(&w_logps)?.sum_all()?.add(&entropy.multiply(&w_entropy)?.sum_all()?)?;
                 Ok(vec![sum, logps, entropy])
@@ -91,7 +92,7 @@ fn run(problem: &Problem, temperature: f32, entropy: Entropy, head: Option<HeadO
             let (logps, entropies) = match head {
                 Some(options) => {
                     let options = HeadOptions { temperature, entropy, ..options };
-                    let got = head_logprobs(&inputs[0], &inputs[1].clone().into(), &problem.ids, &options)?;
+                    let got = head_logprobs(&inputs[0], Head::from(&Weight::from(inputs[1].clone())), &problem.ids, &options)?;
                     (got.logps, got.entropies)
                 }
                 None => {
@@ -162,7 +163,9 @@ fn cross_entropy_is_the_masked_sum() {
     let mask: Vec<i32> = (0..19).map(|token| token % 3).collect();
     let mask = Array::from_slice(&mask, &[19]).unwrap();
     let (values, gradients) = value_and_grad(
-        |inputs| Ok(vec![head_cross_entropy(&inputs[0], &inputs[1].clone().into(), &problem.ids, &mask, 5, true)?]),
+        |inputs| {
+            Ok(vec![head_cross_entropy(&inputs[0], Head::from(&Weight::from(inputs[1].clone())), &problem.ids, &mask, 5, true)?])
+        },
         &[problem.hidden.clone(), problem.weight.clone()],
         &[0, 1],
     )
@@ -190,7 +193,7 @@ fn a_packed_head_is_the_head_of_its_numbers() {
     let options = HeadOptions { temperature: 0.7, entropy: Entropy::Differentiable, chunk: 5, train_head: true };
     let run = |head: &Weight| {
         let scored = |inputs: &[Array]| {
-            let got = head_logprobs(&inputs[0], head, &problem.ids, &options)?;
+            let got = head_logprobs(&inputs[0], Head::from(head), &problem.ids, &options)?;
             let entropies = got.entropies.unwrap();
             let sum = got.logps.multiply(&problem.cotangents[0])?.add(&entropies.multiply(&problem.cotangents[1])?)?;
             Ok(vec![sum.sum_all()?, got.logps, entropies])
@@ -209,7 +212,7 @@ fn inputs_that_do_not_fit_are_refused() {
     let problem = problem(4, 8, 11);
     let try_head = |hidden: &Array, ids: &Array, temperature: f32| {
         let options = HeadOptions { temperature, ..Default::default() };
-        head_logprobs(hidden, &problem.weight.clone().into(), ids, &options).err().unwrap().to_string()
+        head_logprobs(hidden, Head::from(&Weight::from(problem.weight.clone())), ids, &options).err().unwrap().to_string()
     };
     assert!(try_head(&problem.hidden, &problem.ids, 0.0).contains("temperature is 0"));
     assert!(try_head(&problem.weight, &problem.ids, 1.0).contains("[11]"));
@@ -285,4 +288,61 @@ fn head_rate() {
         results
     });
     println!("dense with mlx_fast_cross_entropy: {fused:.0} ms");
+}
+
+#[test]
+fn a_head_with_an_adapter_agrees_with_its_dense_logits() {
+    let how = Quantization::new(QuantizationMode::Affine, Some(32), Some(8)).unwrap();
+    let problem = problem(19, 64, 53);
+    for (packed, dora, tied, temperature) in [
+        (false, false, false, 1.0),
+        (true, false, true, 0.7),
+        (false, true, false, 0.7),
+        (true, true, false, 1.3),
+        (false, true, true, 0.7),
+    ] {
+        let plain = Weight::from(problem.weight.clone());
+        let weight = if packed { plain.pack(how).unwrap() } else { plain };
+        let noise = |shape: &[i32], seed| random::normal(0.0, 0.2, shape, Dtype::Float32, &random::key(seed).unwrap()).unwrap();
+        let mut lora = Lora::of(noise(&[3, 64], 5), noise(&[53, 3], 6), 1.5);
+        if dora {
+            let mut dora = Dora::new(&weight, tied).unwrap();
+            dora.magnitude = dora.magnitude.multiply(&noise(dora.magnitude.shape(), 7).add_scalar(1.0).unwrap()).unwrap();
+            lora.dora = Some(dora);
+        }
+        let mut inputs = vec![problem.hidden.clone()];
+        lora.visit("", &mut |_, part| inputs.push(part.clone()));
+        let argnums: Vec<i32> = (0..inputs.len() as i32).collect();
+        let run = |chunked: bool, entropy: Entropy| {
+            let scored = |inputs: &[Array]| {
+                let (mut lora, mut given) = (lora.clone(), inputs[1..].iter());
+                lora.visit_mut("", &mut |_, part| *part = given.next().unwrap().clone());
+                let head = if tied { Head::tied(&weight, Some(&lora)) } else { Head::own(&weight, Some(&lora)) };
+                let (logps, entropies) = if chunked {
+                    let options = HeadOptions { temperature, entropy, chunk: 5, train_head: false };
+                    let got = head_logprobs(&inputs[0], head, &problem.ids, &options)?;
+                    (got.logps, got.entropies)
+                } else {
+                    let logits = head.project(&inputs[0])?;
+                    let entropies = (entropy != Entropy::Skip).then(|| entropy_from_logits(&logits, temperature)).transpose()?;
+                    (selective_log_softmax(&logits, &problem.ids, temperature)?, entropies)
+                };
+                let mut sum = logps.multiply(&problem.cotangents[0])?.sum_all()?;
+                if let (Some(entropies), Entropy::Differentiable) = (&entropies, entropy) {
+                    sum = sum.add(&entropies.multiply(&problem.cotangents[1])?.sum_all()?)?;
+                }
+                Ok([vec![sum, logps], entropies.into_iter().collect()].concat())
+            };
+            let (values, gradients) = value_and_grad(scored, &inputs, &argnums).unwrap();
+            [values, gradients].concat()
+        };
+        for entropy in [Entropy::Skip, Entropy::Value, Entropy::Differentiable] {
+            let (found, want) = (run(true, entropy), run(false, entropy));
+            assert_eq!(found.len(), want.len());
+            for (index, (found, want)) in found.iter().zip(&want).enumerate() {
+                // Sums of 64 or 53 products of about 1, in another order.
+                assert_close(found, want, 2e-4, 2e-4, &format!("{packed} {dora} {tied} {entropy:?}: output {index}"));
+            }
+        }
+    }
 }

@@ -186,7 +186,7 @@ impl Packed {
             }
         };
         let predictors = flat(&states)?.take(&self.predictors, 0)?;
-        let head = head_logprobs(&predictors, model.net.head_weight(), &self.targets, options)?;
+        let head = head_logprobs(&predictors, model.net.head(), &self.targets, options)?;
         Ok(Scored { head, router_logits })
     }
 

@@ -59,6 +59,8 @@ pub struct StepOptions {
     pub checkpoint_layers: bool,
     /// Tokens that go through the head at a time; 0 chooses by the size of the vocabulary.
     pub logits_chunk: i32,
+    /// Of an adapter's dropout.
+    pub seed: u64,
 }
 
 impl Default for StepOptions {
@@ -69,6 +71,7 @@ impl Default for StepOptions {
             reference: false,
             checkpoint_layers: false,
             logits_chunk: 0,
+            seed: 0,
         }
     }
 }
@@ -124,6 +127,10 @@ pub struct Trainer {
     reference: Reference,
     /// Whether the output head learns; a frozen one needs no gradient.
     train_head: bool,
+    /// The adapter that it trains, if the model had one.
+    adapter: Option<String>,
+    /// Micro-steps since the last update.
+    micro_steps: u64,
 }
 
 enum Reference {
@@ -146,6 +153,13 @@ impl Trainer {
         if options.logits_chunk < 0 {
             return Err(Error::Argument(format!("logitsChunkSize must be 0 (automatic) or more, got {}", options.logits_chunk)));
         }
+        let adapter = model.active_adapter().map(str::to_string);
+        if adapter.is_none() && !model.adapter_names().is_empty() {
+            let names = model.adapter_names().join("', '");
+            return Err(Error::Argument(format!(
+                "the model has adapters ('{names}'), but none is active: set the one to train, or delete them to train all weights"
+            )));
+        }
         let weights = weights_of(model, &names)?;
         let mut optimizer = options.optimizer.optimizer()?;
         optimizer.init(0, &names, &weights)?;
@@ -156,7 +170,7 @@ impl Trainer {
         };
         model.net.set_checkpoint_layers(options.checkpoint_layers);
         let train_head = names.iter().any(|name| name == "lm_head.weight" || name == "model.embed_tokens.weight");
-        Ok(Trainer { names, optimizer, options, gradients: None, reference, train_head })
+        Ok(Trainer { names, optimizer, options, gradients: None, reference, train_head, adapter, micro_steps: 0 })
     }
 
     /// Log-probs of completions under `logits / temperature`, without gradients.
@@ -189,10 +203,30 @@ impl Trainer {
     }
 
     fn pack(&self, model: &Model, rows: &[TrainRow]) -> Result<Packed> {
+        self.check_adapter(model)?;
         let config = model.net.config();
         // A pass over a cache keeps its activations; and what is rotated by the length of its input comes out otherwise in two passes.
-        let share = !self.options.checkpoint_layers && !config.rope.scaling.depends_on_length();
+        // Dropout is another for every row.
+        let share = !model.has_dropout() && !self.options.checkpoint_layers && !config.rope.scaling.depends_on_length();
         Packed::from_rows(rows, config.vocab_size, share, config.experts().is_some())
+    }
+
+    /// Another adapter on the model would be trained with the wrong moments.
+    fn check_adapter(&self, model: &Model) -> Result<()> {
+        if self.adapter.as_deref() == model.active_adapter() {
+            return Ok(());
+        }
+        let shown = |name: Option<&str>| name.map_or("no adapter".to_string(), |name| format!("the adapter '{name}'"));
+        let (mine, present) = (shown(self.adapter.as_deref()), shown(model.active_adapter()));
+        Err(Error::Argument(format!(
+            "this trainer was made for {mine}, but {present} is active; set that one, or make another trainer"
+        )))
+    }
+
+    /// A seed of its own for every micro-step, the same again after a resumption.
+    fn dropout_seed(&self) -> u64 {
+        let place = self.optimizer.step().wrapping_mul(1 << 20).wrapping_add(self.micro_steps);
+        self.options.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(place)
     }
 
     fn head_options(&self, temperature: f32, entropy: Entropy) -> HeadOptions {
@@ -321,9 +355,11 @@ impl Trainer {
 
     /// Differentiates the first output of `loss` and adds the gradients to those gathered; returns all outputs as numbers.
     fn accumulate(&mut self, model: &mut Model, mut loss: impl FnMut(&mut Model) -> Result<Vec<Array>>) -> Result<Vec<f32>> {
+        self.check_adapter(model)?;
         let weights = weights_of(model, &self.names)?;
         let argnums: Vec<i32> = (0..weights.len() as i32).collect();
         let names = &self.names;
+        model.set_dropout(Some(self.dropout_seed()))?;
         let result = value_and_grad(
             |inputs| {
                 model.set(names, inputs)?;
@@ -333,8 +369,10 @@ impl Trainer {
             &argnums,
         );
         // Whatever happened inside, the model holds real weights again.
+        model.set_dropout(None)?;
         model.set(&self.names, &weights)?;
         let (values, gradients) = result?;
+        self.micro_steps += 1;
         let gathered = match &self.gradients {
             Some(before) => before.iter().zip(&gradients).map(|(before, new)| before.add(new)).collect::<Result<Vec<_>>>()?,
             None => gradients.iter().map(|gradient| gradient.astype(Dtype::Float32)).collect::<Result<Vec<_>>>()?,
@@ -350,6 +388,8 @@ impl Trainer {
         if !(learning_rate.is_finite() && learning_rate >= 0.) {
             return Err(Error::Argument(format!("learningRate must be 0 or more, got {learning_rate}")));
         }
+        self.check_adapter(model)?;
+        self.micro_steps = 0;
         let gradients = self
             .gradients
             .take()
@@ -375,6 +415,7 @@ impl Trainer {
 
     /// Forgets gradients gathered since the last update.
     pub fn discard_gradients(&mut self) {
+        self.micro_steps = 0;
         self.gradients = None;
     }
 

@@ -98,13 +98,13 @@ export async function restoreWeights(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   if (saved.weights === 'adapter') {
-    await model.loadAdapter(path);
+    await model.loadAdapter(path, { name: model.activeAdapter ?? 'default' });
     return;
   }
   if (model.hasAdapter) {
     throw new MlxError(
       'ERR_MLX_CHECKPOINT',
-      `${path}: holds a whole model, but the model given to the trainer has a LoRA adapter`,
+      `${path}: holds a whole model, but the model given to the trainer has an adapter`,
     );
   }
   const options = { dtype: model.dtype as Dtype, ...(signal === undefined ? {} : { signal }) };

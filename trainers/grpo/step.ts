@@ -194,5 +194,6 @@ export function trainerOptions(config: ResolvedGRPOConfig): NativeTrainerOptions
     maxGradNorm: config.maxGradNorm,
     beta: config.beta,
     gradientCheckpointing: config.gradientCheckpointing,
+    seed: config.seed,
   };
 }

@@ -1,10 +1,12 @@
 import { native } from '../../lib/native.js';
+import type { LoraOptions } from '../../lib/adapters.js';
 import type { LanguageModel } from '../../lib/model.js';
 import type { BatchProgress, NativeTrainer } from '../../lib/native-types.js';
 import { rejectUnknownKeys } from '../../lib/options.js';
 import { withSignal } from '../../lib/signal.js';
 import { guard, MlxError } from '../../lib/errors.js';
 import { CheckpointStore, refuseLaterCheckpoints, resolveResume } from '../checkpoint.js';
+import { applyPeftConfig } from '../peft.js';
 import { LoggerGroup } from '../loggers/logger.js';
 import type { Logger, Progress } from '../loggers/logger.js';
 import { defaultLoggers } from '../loggers/index.js';
@@ -33,6 +35,8 @@ export interface GRPOTrainerOptions<Row extends GRPORow = GRPORow> {
   /** Functions that score completions; their weighted sum is maximised. */
   rewards: Reward<Row> | readonly Reward<Row>[];
   config?: GRPOConfig;
+  /** A fresh adapter that is put on the model and trained in its place, as TRL's `peft_config`. */
+  peftConfig?: LoraOptions;
   /** Default: metrics.jsonl, completions/ and report.html in `outputDir`, when there is one. */
   loggers?: readonly Logger[];
 }
@@ -86,7 +90,11 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
   #running = false;
 
   constructor(options: GRPOTrainerOptions<Row>) {
-    rejectUnknownKeys(options, ['model', 'dataset', 'evalDataset', 'rewards', 'config', 'loggers'], 'GRPOTrainer');
+    rejectUnknownKeys(
+      options,
+      ['model', 'dataset', 'evalDataset', 'rewards', 'config', 'peftConfig', 'loggers'],
+      'GRPOTrainer',
+    );
     const rewards = typeof options.rewards === 'function' ? [options.rewards] : options.rewards;
     if (!Array.isArray(rewards) || rewards.length === 0 || rewards.some((reward) => typeof reward !== 'function')) {
       throw new MlxError(
@@ -104,6 +112,7 @@ export class GRPOTrainer<Row extends GRPORow = GRPORow> {
       throw new MlxError('ERR_MLX_CONFIG', `evalSteps is ${this.config.evalSteps}, but there is no evalDataset`);
     }
     this.#model = options.model;
+    applyPeftConfig(options.model, options.peftConfig, 'GRPOTrainer');
     this.#dataset = options.dataset;
     this.#evalDataset = options.evalDataset;
     // The rewards get the columns of the data set that they are typed for.

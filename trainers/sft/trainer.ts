@@ -1,10 +1,12 @@
 import { z } from 'zod';
 import { guard, MlxError } from '../../lib/errors.js';
+import type { LoraOptions } from '../../lib/adapters.js';
 import type { LanguageModel } from '../../lib/model.js';
 import { native } from '../../lib/native.js';
 import { rejectUnknownKeys } from '../../lib/options.js';
 import { withSignal } from '../../lib/signal.js';
 import type { Message } from '../../lib/tokenizer.js';
+import { applyPeftConfig } from '../peft.js';
 import { LoggerGroup } from '../loggers/logger.js';
 import type { Logger } from '../loggers/logger.js';
 import { defaultLoggers } from '../loggers/index.js';
@@ -77,6 +79,8 @@ export interface SFTTrainerOptions {
   model: LanguageModel;
   dataset: readonly SFTRow[];
   config?: SFTConfig;
+  /** A fresh adapter that is put on the model and trained in its place, as TRL's `peft_config`. */
+  peftConfig?: LoraOptions;
   loggers?: readonly Logger[];
 }
 
@@ -97,12 +101,13 @@ export class SFTTrainer {
   readonly #loggers: LoggerGroup;
 
   constructor(options: SFTTrainerOptions) {
-    rejectUnknownKeys(options, ['model', 'dataset', 'config', 'loggers'], 'SFTTrainer');
+    rejectUnknownKeys(options, ['model', 'dataset', 'config', 'peftConfig', 'loggers'], 'SFTTrainer');
     const config = parseConfig(sftConfigSchema, options.config ?? {}, 'SFTConfig');
     const routerAuxLossCoef = resolveRouterAuxLossCoef(config.routerAuxLossCoef, options.model, 'SFTConfig');
     this.config = { ...config, ...(routerAuxLossCoef === undefined ? {} : { routerAuxLossCoef }) };
     if (options.dataset.length === 0) throw new MlxError('ERR_MLX_CONFIG', 'SFTTrainer: the dataset is empty');
     this.#model = options.model;
+    applyPeftConfig(options.model, options.peftConfig, 'SFTTrainer');
     this.#examples = options.dataset.map((row) => encodeExample(options.model, row, this.config.maxLength));
     this.#loggers = new LoggerGroup(options.loggers ?? defaultLoggers(this.config.outputDir, false));
   }
@@ -112,8 +117,8 @@ export class SFTTrainer {
     const { signal } = options;
     const { config } = this;
     signal?.throwIfAborted();
-    const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, gradientCheckpointing } = config;
-    const optimizer = { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, gradientCheckpointing };
+    const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, gradientCheckpointing, seed } = config;
+    const optimizer = { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, gradientCheckpointing, seed };
     const trainer = guard(() => new (native().NativeTrainer)(this.#model.handle, optimizer));
     const perEpoch = Math.ceil(
       this.#examples.length / (config.perDeviceTrainBatchSize * config.gradientAccumulationSteps),

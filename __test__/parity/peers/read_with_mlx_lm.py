@@ -1,4 +1,5 @@
-"""What mlx-lm makes of saved models. Standard input: {"folder", "prompts": [[id]], "steps"}, one JSON object a line.
+"""What mlx-lm makes of saved models. Standard input: {"folder", "prompts": [[id]], "steps"}, one JSON object a line; "adapter" names a folder
+of its adapters.
 
 Prints for each line, as JSON: logits of the prompts [B, T, V] and the greedy tokens after them [B, steps].
 """
@@ -23,6 +24,11 @@ for line in sys.stdin:
         from mlx_lm.utils import load_model
 
         model, _ = load_model(folder)
+    if "adapter" in request:
+        from mlx_lm.tuner.utils import load_adapters
+
+        model = load_adapters(model, request["adapter"])
+        model.eval()
     prompts = mx.array(request["prompts"])
     logits = model(prompts)
     cache = make_prompt_cache(model)

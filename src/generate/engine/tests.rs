@@ -7,7 +7,7 @@ use super::*;
 use crate::generate::SamplerOptions;
 use crate::mlx::{Array, Dtype, Error, Result};
 use crate::models::{self, CausalLm, Forward, Hidden, LoadOptions, Model, ModelConfig};
-use crate::nn::{Module, Weight};
+use crate::nn::{Head, Module};
 use crate::runtime::{self, Cancel};
 use crate::testing::{golden_path, load_tensors};
 
@@ -459,12 +459,8 @@ impl CausalLm for Fragile<'_> {
         if self.fail.replace(false) { Err(Error::OutOfMemory("a test".into())) } else { self.net.forward(input) }
     }
 
-    fn logits(&self, hidden: &Array) -> Result<Array> {
-        self.net.logits(hidden)
-    }
-
-    fn head_weight(&self) -> &Weight {
-        self.net.head_weight()
+    fn head(&self) -> Head<'_> {
+        self.net.head()
     }
 
     fn set_checkpoint_layers(&mut self, _on: bool) {}

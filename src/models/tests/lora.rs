@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mlx::{random, value_and_grad};
-use crate::models::{DEFAULT_TARGETS, Forward, LoraConfig};
+use crate::models::{AdapterFormat, DEFAULT_TARGETS, Forward, LoraConfig, Targets};
 use crate::testing::{assert_close, golden_path, load_tensors};
 
 fn model() -> Model {
@@ -14,6 +14,10 @@ fn model() -> Model {
 fn logits(model: &Model) -> Array {
     let ids = Array::from_slice(&[5, 17, 42, 99, 3, 120, 64], &[1, 7]).unwrap();
     model.net.logits(&model.net.hidden(Forward::new(&ids)).unwrap()).unwrap()
+}
+
+fn names(names: &[&str]) -> Targets {
+    Targets::Names(names.iter().map(|name| name.to_string()).collect())
 }
 
 fn config(rank: i32) -> LoraConfig {
@@ -82,7 +86,7 @@ fn gradients_reach_the_factors_as_the_chain_rule_says() {
         let mut model = model();
         model.net.set_checkpoint_layers(checkpointed);
         let target = "model.layers.1.mlp.down_proj";
-        model.apply_lora(LoraConfig { target_modules: vec![target.into()], ..config(4) }).unwrap();
+        model.apply_lora(LoraConfig { target_modules: names(&[target]), ..config(4) }).unwrap();
         train(&mut model);
         let names = model.trainable();
         assert_eq!(names, [format!("{target}.lora_a"), format!("{target}.lora_b")]);
@@ -125,13 +129,16 @@ fn the_saved_model_is_the_one_that_generates() {
 
 #[test]
 fn adapter_files_have_peft_names_and_come_back() {
-    for targets in [vec!["q_proj", "mlp.down_proj"], vec!["model.layers.2.self_attn.v_proj", "o_proj"]] {
+    for (targets, written) in [
+        (["q_proj", "mlp.down_proj"], ["q_proj", "down_proj"]),
+        (["model.layers.2.self_attn.v_proj", "o_proj"], ["o_proj", "model.layers.2.self_attn.v_proj"]),
+    ] {
         let mut model = model();
-        let target_modules = targets.iter().map(|target| target.to_string()).collect();
+        let target_modules = names(&targets);
         model.apply_lora(LoraConfig { use_rslora: true, target_modules, ..config(3) }).unwrap();
         train(&mut model);
         let scratch = Scratch::new();
-        model.save_adapter(&scratch.0, "Qwen/Example").unwrap();
+        model.save_adapter(&scratch.0, "Qwen/Example", AdapterFormat::Peft).unwrap();
         let tensors = load_tensors(scratch.0.join("adapter_model.safetensors"));
         assert_eq!(tensors.len(), model.trainable().len());
         for (name, array) in model.parameters().into_iter().filter(|(name, _)| name.contains(".lora_")) {
@@ -141,7 +148,7 @@ fn adapter_files_have_peft_names_and_come_back() {
         let text = std::fs::read(scratch.0.join("adapter_config.json")).unwrap();
         let json: Value = serde_json::from_slice(&text).unwrap();
         let want = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 3, "lora_alpha": 12.0, "use_rslora": true,
-            "bias": "none", "base_model_name_or_path": "Qwen/Example", "target_modules": targets});
+            "bias": "none", "base_model_name_or_path": "Qwen/Example", "target_modules": written});
         for (key, value) in want.as_object().unwrap() {
             assert_eq!(&json[key], value, "{key}");
         }
@@ -150,7 +157,7 @@ fn adapter_files_have_peft_names_and_come_back() {
         assert_eq!(again.trainable(), model.trainable());
         assert_close(&logits(&again), &logits(&model), 0.0, 0.0, "loaded adapter");
         let second = Scratch::new();
-        again.save_adapter(&second.0, "Qwen/Example").unwrap();
+        again.save_adapter(&second.0, "Qwen/Example", AdapterFormat::Peft).unwrap();
         let file = "adapter_model.safetensors";
         assert_eq!(std::fs::read(second.0.join(file)).unwrap(), std::fs::read(scratch.0.join(file)).unwrap());
     }
@@ -170,18 +177,18 @@ fn impossible_adapters_are_refused() {
     refuse(|config| config.rank = -2, "not -2");
     refuse(|config| config.alpha = f32::NAN, "alpha");
     refuse(|config| config.alpha = 0.0, "alpha");
-    refuse(|config| config.dropout = 0.1, "dropout");
-    refuse(|config| config.target_modules.clear(), "target_modules is empty");
+    refuse(|config| config.dropout = 1.0, "dropout must be 0 or more and below 1");
+    refuse(|config| config.target_modules = names(&[]), "target_modules is empty");
     refuse(
-        |config| config.target_modules = vec!["q_proj".into(), "proj".into()],
-        "'proj' is no layer of this model; there are q_proj",
+        |config| config.target_modules = names(&["q_proj", "proj"]),
+        "'proj' is no layer of this model; there are embed_tokens, q_proj",
     );
-    refuse(|config| config.target_modules = vec!["lm_head".into()], "down_proj");
+    refuse(|config| config.target_modules = names(&["lm_head"]), "down_proj");
     let mut model = model();
-    assert!(model.save_adapter(&std::env::temp_dir(), "x").is_err());
+    assert!(model.save_adapter(&std::env::temp_dir(), "x", AdapterFormat::Peft).is_err());
     assert!(model.set_adapter_enabled(false).is_err());
     model.apply_lora(config(4)).unwrap();
-    assert!(model.apply_lora(config(4)).unwrap_err().to_string().contains("already has an adapter"));
+    assert!(model.apply_lora(config(4)).unwrap_err().to_string().contains("already has an adapter 'default'"));
 }
 
 #[test]
@@ -189,12 +196,14 @@ fn adapter_files_that_do_not_fit_are_refused() {
     let saved = Scratch::new();
     let mut source = model();
     source.apply_lora(config(4)).unwrap();
-    source.save_adapter(&saved.0, "x").unwrap();
+    source.save_adapter(&saved.0, "x", AdapterFormat::Peft).unwrap();
     let edits: &[(&str, Value, &str)] = &[
-        ("use_dora", json!(true), "use_dora is true"),
+        ("use_dora", json!(true), "holds no magnitudes of 'model.layers.0.mlp.down_proj', but use_dora is true"),
         ("modules_to_save", json!(["lm_head"]), "modules_to_save"),
-        ("rank_pattern", json!({"q_proj": 2}), "rank_pattern"),
-        ("alpha_pattern", json!({"q_proj": 2}), "alpha_pattern"),
+        ("rank_pattern", json!({"q_proj": 2}), "with rank 2"),
+        ("rank_pattern", json!({"q_proj": 0}), "rank_pattern is"),
+        ("rank_pattern", json!({"(": 1}), "as regular expressions"),
+        ("alpha_pattern", json!({"q_proj": -2}), "alpha_pattern is"),
         ("bias", json!("all"), "bias is \"all\""),
         ("fan_in_fan_out", json!(true), "fan_in_fan_out"),
         ("peft_type", json!("IA3"), "peft_type is \"IA3\""),

@@ -15,7 +15,7 @@ pub fn linear(x: ArrayHandle, weight: ArrayHandle, bias: Option<ArrayHandle>) ->
 }
 
 fn lora_of(a: &Array, b: &Array, scale: f64) -> Lora {
-    Lora { a: a.clone(), b: b.clone(), scale: scale as f32, enabled: true }
+    Lora::of(a.clone(), b.clone(), scale as f32)
 }
 
 /// A linear layer's output `y` of `x`, corrected by `scale · x Aᵀ Bᵀ`, with factors `[rank, in]` and `[out, rank]`.
@@ -43,7 +43,7 @@ pub fn embedding(indices: ArrayHandle, weight: ArrayHandle) -> js::Result<ArrayH
         return Err(Error::Dtype(format!("an embedding is indexed by integers, not {}", indices.dtype().name())).into());
     }
     let rows = weight.shape().first().copied().unwrap_or(0);
-    Ok(Embedding { weight: Array::clone(&weight).into() }.forward(&indices.bounded(rows, 1)?)?.into())
+    Ok(Embedding { weight: Array::clone(&weight).into(), lora: None }.forward(&indices.bounded(rows, 1)?)?.into())
 }
 
 /// `x1 Wᵢ x2 + bᵢ` for each output `i`.
