@@ -60,8 +60,7 @@ const keys = [
 /** PEFT's names where ours differ. */
 const peftNames: Record<string, string> = { r: 'rank', loraAlpha: 'alpha', loraDropout: 'dropout' };
 
-const list = (value: string | readonly string[]): string | string[] =>
-  typeof value === 'string' ? value : [...value];
+const list = (value: string | readonly string[]): string | string[] => (typeof value === 'string' ? value : [...value]);
 
 /** What the addon takes, with the name apart. */
 export function resolveLora(options: LoraOptions, where: string): { name: string; native: NativeLoraOptions } {
