@@ -50,6 +50,17 @@ describe('the gallery', () => {
     expect(stopped).toMatchObject({ status: 1, stdout: expect.stringContaining('NOT learned') as string });
   });
 
+  it('two adapters of one model each do what they were taught', () => {
+    const { status, stdout, stderr } = run('adapters', []);
+    expect(status, stdout + stderr).toBe(0);
+    expect(stdout).toMatch(/^first: (\d+)\+\d+=\1$/m);
+    expect(stdout).toMatch(/^second: \d+\+(\d+)=\1$/m);
+    expect(run('adapters', ['--steps', '1'])).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('NOT learned') as string,
+    });
+  });
+
   it('the network of digits reads new pictures', () => {
     const { status, stdout, stderr, page } = learn('mlp', []);
     expect(status, stdout + stderr).toBe(0);
