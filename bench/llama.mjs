@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Generation against node-llama-cpp on this machine: the same model, prompts and CPU, greedy. Every round asks all in turn; medians over rounds.
 // node bench/llama.mjs --model FOLDER --node-llama-cpp FOLDER --gguf FILE [--gguf FILE …] [options], after npm run build
-// --model FOLDER           Qwen2.5-Coder-1.5B-Instruct, or another model, in the Hugging Face layout
+// --model FOLDER           Qwen2.5-Coder-1.5B-Instruct, or another model: a folder in the Hugging Face layout or a GGUF file
 // --gguf FILE              the same model for the peer; bench/peers/gguf_of.py makes other types of a file
 // --node-llama-cpp FOLDER  where `npm install node-llama-cpp` was run
 // --load JSON              options of loadModel, e.g. '{"dtype":"float32"}'; may be given several times
