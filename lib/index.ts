@@ -9,11 +9,13 @@
  * @document ../docs/gguf.md
  * @document ../docs/caches.md
  * @document ../docs/chat.md
+ * @document ../docs/structured-output.md
  * @document ../docs/cli.md
  * @document ../docs/quantization.md
  * @document ../docs/sampling.md
  * @document ../docs/training.md
  * @document ../docs/moe.md
+ * @document ../docs/adapters.md
  * @document ../docs/real-model.md
  * @document ../docs/cuda.md
  * @document ../docs/metal.md
