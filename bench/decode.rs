@@ -45,7 +45,10 @@ fn engine(net: &dyn CausalLm, prompts: &[Vec<i32>], steps: usize) -> Result<(f64
     let mut engine = Engine::new(net.config().vocab_size, limits)?;
     for (id, prompt) in prompts.iter().enumerate() {
         let sampler = SamplerOptions { temperature: 0., ..Default::default() };
-        engine.submit(id as u64, Request::new(prompt.clone(), RequestOptions { max_tokens: steps, sampler, ..Default::default() }))?;
+        engine.submit(
+            id as u64,
+            Request::new(prompt.clone(), RequestOptions { max_tokens: steps, sampler, ..Default::default() }),
+        )?;
     }
     let mut tokens = vec![Vec::new(); prompts.len()];
     let mut start = None;
