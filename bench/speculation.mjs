@@ -1,7 +1,7 @@
 // Speculative decoding beside plain decoding, alternating in one run:
-// node bench/speculation.mjs [--model DIR] [--draft-model DIR] [--max-tokens N] [--trials N]
+// node bench/speculation.mjs [--model DIR] [--draft-model DIR] [--max-tokens N] [--trials N] [--layers 1,2,4,8]
 //
-// Without --model: a model of random weights and a draft model that is its first layers. The layers above add nothing, so that every
+// Without --model: a model of random weights and, one after the other, draft models that are its first --layers. The layers above add nothing, so that every
 // guess is right: the ratio is the most that a draft model of that size can give, and says nothing of real acceptance.
 // With --model: prompt lookup on three prompts, of which the first asks for a copy with changes and the last for nothing that is in it.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,6 +17,7 @@ const { values: flags } = parseArgs({
     'draft-model': { type: 'string' },
     'max-tokens': { type: 'string', default: '160' },
     trials: { type: 'string', default: '3' },
+    layers: { type: 'string', default: '1,2,4,8' },
   },
 });
 const maxTokens = Number(flags['max-tokens']);
@@ -94,7 +95,7 @@ async function built() {
   const large = folder(layers);
   const prompt = Array.from({ length: 64 }, (_, i) => 1 + ((i * 37) % 8191));
   const weights = await createModel(large, { seed: 1 });
-  for (const depth of [1, 2, 4, 8]) {
+  for (const depth of flags.layers.split(',').map(Number)) {
     const small = folder(depth);
     const all = [...weights.parameters()];
     const silent = (name) => layerOf(name) >= depth && /(o_proj|down_proj)\.weight$/.test(name);
