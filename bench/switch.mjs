@@ -102,7 +102,7 @@ const forced = (sort) => (given, x, indices) => {
 };
 
 /** Milliseconds of one run, as the median of some after a first one. */
-function time(work, runs = 5) {
+function time(work, runs = 3) {
   const list = [];
   for (let i = 0; i <= runs; i++) {
     const start = performance.now();
@@ -119,7 +119,7 @@ function measure(run, tokens, indices) {
   const loss = (given, input) => run(given, input, indices).multiply(cotangent).sum();
   const gradients = mx.grad(loss, [0, 1]);
   return {
-    forward: time(() => run(weights, x, indices)),
+    forward: time(() => run(weights, x, indices), 15),
     backward: time(() => {
       const [{ gate, up, down }, dx] = gradients(weights, x);
       return [gate, up, down, dx];
@@ -138,10 +138,23 @@ function interleaved(works) {
 
 const cell = (value) => (typeof value === 'number' && !Number.isInteger(value) ? value.toPrecision(3) : String(value));
 
+function* lazily(values, row) {
+  for (const value of values) yield row(value);
+}
+
+const line = (cells) => console.log(`| ${cells.join(' | ')} |`);
+
+/** Prints rows as they come: a table, or JSON lines. */
 function print(title, columns, rows) {
-  if (options.json) return console.log(JSON.stringify({ title, columns, rows }));
-  console.log(`\n${title}\n`);
-  for (const line of [columns, columns.map(() => '---'), ...rows]) console.log(`| ${line.map(cell).join(' | ')} |`);
+  if (!options.json) {
+    console.log(`\n${title}\n`);
+    line(columns);
+    line(columns.map(() => '---'));
+  }
+  for (const row of rows) {
+    if (options.json) console.log(JSON.stringify(Object.fromEntries(columns.map((column, i) => [column, row[i]]))));
+    else line(row.map(cell));
+  }
 }
 
 function compare() {
@@ -174,12 +187,14 @@ function compare() {
   );
 }
 
+function sortedOrNot(tokens) {
+  const ids = mx.array(chosen(tokens), 'int32').astype('uint32');
+  const [plain, sorted] = interleaved([false, true].map((sort) => () => measure(forced(sort), tokens, ids)));
+  return [tokens * k, plain.forward, sorted.forward, plain.backward, sorted.backward];
+}
+
 function threshold() {
-  const rows = [1, 2, 4, 8, 12, 16, 24, 32, 64, 128].map((tokens) => {
-    const ids = mx.array(chosen(tokens), 'int32').astype('uint32');
-    const [plain, sorted] = interleaved([false, true].map((sort) => () => measure(forced(sort), tokens, ids)));
-    return [tokens * k, plain.forward, sorted.forward, plain.backward, sorted.backward];
-  });
+  const rows = lazily([1, 2, 4, 8, 12, 16, 24, 32, 64, 128], sortedOrNot);
   print('Sorted by expert or not', ['pairs', 'forward, ms', 'sorted', 'gradients, ms', 'sorted'], rows);
 }
 
@@ -197,14 +212,15 @@ function quantized() {
       mx.gatherMm(rows, mx.dequantize(...packed[name], how).swapaxes(-1, -2), { rhsIndices: ids, sortedIndices: sort });
     return withProducts(multiply, sort, x, indices);
   };
-  const rows = [1, 2, 8, 16, 64, 256, 512].map((tokens) => {
+  const row = (tokens) => {
     const ids = mx.array(chosen(tokens), 'int32').astype('uint32');
     const x = normal([tokens, hidden], 4);
     const works = [direct(false), direct(true), dequantised(true)].map((run) => () => ({
       ms: time(() => run(x, ids)),
     }));
     return [tokens * k, ...interleaved(works).map(({ ms }) => ms)];
-  });
+  };
+  const rows = lazily([1, 2, 8, 16, 64, 256, 512], row);
   print('Experts of 4 bits', ['pairs', 'packed, ms', 'packed and sorted', 'dequantised and sorted'], rows);
 }
 

@@ -19,7 +19,7 @@ def chosen(tokens):
     return rows
 
 
-def measure(work, runs=5):
+def measure(work, runs=3):
     times = []
     for run in range(runs + 1):
         start = time.perf_counter()
