@@ -200,7 +200,11 @@ function threshold() {
 
 function quantized() {
   const how = { groupSize: 64, bits: 4 };
-  const packed = Object.fromEntries(Object.entries(weights).map(([name, weight]) => [name, mx.quantize(weight, how)]));
+  const parts = (weight) => {
+    const { weight: codes, scales, biases } = mx.quantize(weight, how);
+    return [codes, scales, biases];
+  };
+  const packed = Object.fromEntries(Object.entries(weights).map(([name, weight]) => [name, parts(weight)]));
   mx.eval(...Object.values(packed).flat());
   const direct = (sort) => (x, indices) => {
     const multiply = (rows, name, ids) =>

@@ -42,7 +42,7 @@ pub use recurrent::{Recurrent, gru, lstm, recurrent_inputs};
 pub use rope::{LongRope, Rope, RopeConfig, RopeScaling, Yarn};
 pub use router::RouterUse;
 pub use switch::{
-    SORTED_FROM, SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear, restore_tokens, switch_apply,
+    SortedTokens, SwitchGlu, SwitchLinear, expert_indices, quantized_switch_linear, restore_tokens, sorts, switch_apply,
     switch_linear,
 };
 pub use upsample::{Interpolation, upsample};

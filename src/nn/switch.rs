@@ -3,10 +3,16 @@
 
 use super::{Layer, Lora, Module, Weight, join, module_of};
 use crate::mlx::ops::{self, Gather, Quantization, Quantized};
-use crate::mlx::{Array, Dtype, Error, Result, kernels};
+use crate::mlx::{Array, Dtype, Error, Result, device, kernels};
 
-/// From this many pairs of token and expert on tokens are sorted by expert, so that each expert's weights are read once.
-pub const SORTED_FROM: usize = 64;
+/// Whether tokens with so many experts in all are sorted by expert, so that each expert's weights are read once.
+///
+/// On a GPU from 64 pairs of token and expert on, as mlx-lm. On the CPU from 32 on: there `bench/switch.mjs --threshold` finds both ways
+/// equal up to 32, and the sorted one 2.8 times as fast at 48 and 5.8 times at 512 (docs/moe.md). Gradients gain from fewer on, but
+/// training has more.
+pub fn sorts(pairs: usize) -> bool {
+    pairs >= if device() == "gpu" { 64 } else { 32 }
+}
 
 /// Expert indices as uint32 inside `0..experts`: see `Array::bounded`.
 pub fn expert_indices(indices: &Array, experts: i32) -> Result<Array> {
@@ -194,7 +200,7 @@ pub fn switch_apply(x: &Array, indices: &Array, layer: impl FnOnce(&Array, &Arra
         let (x, indices) = (x.shape(), indices.shape());
         return Err(Error::Shape(format!("switch: tokens [.., in] and experts [.., k] do not fit: {x:?} and {indices:?}")));
     }
-    if indices.size() < SORTED_FROM {
+    if !sorts(indices.size()) {
         return layer(&x.expand_dims(&[-2, -3])?, indices, false)?.squeeze(&[-2]);
     }
     let sorted = SortedTokens::new(x, indices)?;
@@ -203,8 +209,6 @@ pub fn switch_apply(x: &Array, indices: &Array, layer: impl FnOnce(&Array, &Arra
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::mlx::ops::QuantizationMode;
     use crate::mlx::{random, vjp};
@@ -220,9 +224,7 @@ mod tests {
             let name = case["name"].as_str().unwrap();
             let input = |key: &str| tensors[&format!("{name}/in/{key}")].clone();
             let indices = input("indices").astype(Dtype::Uint32).unwrap();
-            let many = indices.size() >= SORTED_FROM;
-            assert_eq!(case["options"]["sorted_path"], Value::Bool(many), "{name}");
-            *(if many { &mut sorted } else { &mut plain }) += 1;
+            *(if sorts(indices.size()) { &mut sorted } else { &mut plain }) += 1;
             let layer = |given: &[Array]| {
                 let linear = |weight: &Array| SwitchLinear { weight: weight.clone().into(), bias: None, lora: None };
                 let glu = SwitchGlu { gate_proj: linear(&given[1]), up_proj: linear(&given[2]), down_proj: linear(&given[3]) };
@@ -237,7 +239,7 @@ mod tests {
                 assert_close(found, want, bound("atol"), bound("rtol"), &format!("{name} {key}"));
             }
         }
-        assert!(sorted >= 3 && plain >= 4, "{sorted} sorted, {plain} not");
+        assert!(sorted >= 3 && plain >= 2, "{sorted} sorted, {plain} not");
     }
 
     fn noise(shape: &[i32], seed: u64) -> Array {

@@ -92,7 +92,7 @@ pub fn quantized_switch_linear(
 /// Whether tokens are sorted by expert where there are this many pairs of both.
 #[napi(namespace = "core")]
 pub fn sorts_tokens(pairs: f64) -> bool {
-    pairs >= nn::SORTED_FROM as f64
+    nn::sorts(pairs as usize)
 }
 
 /// Tokens `[.., in]` in the order of their experts `[.., k]`: rows `[N · k, 1, in]`, experts, and the place of each pair.
