@@ -40,7 +40,10 @@ export function withOpenBlas(executable) {
     .map((name) => path.join(folder, 'lib', name, 'site-packages/scipy_openblas32/lib/libscipy_openblas.so'))
     .find((file) => fs.existsSync(file));
   if (!fs.existsSync(shim) || library === undefined) return {};
-  return { LD_PRELOAD: shim, OPENBLAS_LIBRARY: library };
+  // The kernels that the addon chooses (mlx-c/src/blas.rs).
+  const processor = fs.existsSync('/proc/cpuinfo') ? fs.readFileSync('/proc/cpuinfo', 'utf8') : '';
+  const wide = processor.includes('AuthenticAMD') && processor.includes('avx512f');
+  return { LD_PRELOAD: shim, OPENBLAS_LIBRARY: library, ...(wide ? { OPENBLAS_CORETYPE: 'SKYLAKEX' } : {}) };
 }
 
 export function warnOfLoad() {
