@@ -39,8 +39,14 @@ impl Model {
         weights.into_iter().filter(|(_, weight)| weight.is_packed() == packed).map(|(name, _)| name).collect()
     }
 
-    /// What is to be done to each layer that is not packed yet.
+    /// What is to be done to each layer that is not packed yet. Not below a DoRA adapter, which holds the lengths of the weights as
+    /// they are.
     pub fn plan_quantization(&self, options: &QuantizeOptions) -> Result<Plan> {
+        if let Some(name) = self.dora_adapter() {
+            return Err(Error::Argument(format!(
+                "quantize: the adapter '{name}' is DoRA and was made for the weights as they are; save and delete it, quantise, and load it again, or fuse it first"
+            )));
+        }
         let mut weights = Vec::new();
         self.net.weights("", &mut weights);
         options.plan(&weights, self.net.num_layers() as i32)

@@ -55,6 +55,13 @@ struct Adapter {
     stored: BTreeMap<String, Lora>,
 }
 
+impl Model {
+    /// The name of an adapter that is DoRA.
+    pub(super) fn dora_adapter(&self) -> Option<&str> {
+        self.adapters.known.iter().find(|adapter| adapter.config.use_dora).map(|adapter| adapter.name.as_str())
+    }
+}
+
 /// An adapter as a folder has it.
 pub(super) struct Loaded {
     pub config: LoraConfig,

@@ -196,6 +196,9 @@ fn several_adapters_are_switched_and_the_base_stays() {
         assert_close(&logits(&model), &base, 0.0, 0.0, "none");
         assert!(model.set_adapter_enabled(true).is_err());
     }
+    let four_bits = plainly(Quantization::new(QuantizationMode::Affine, Some(32), Some(4)).unwrap());
+    let packing = model.plan_quantization(&four_bits).err().unwrap().to_string();
+    assert!(packing.contains("the adapter 'two' is DoRA"), "{packing}");
     let unknown = model.set_adapter(Some("three")).unwrap_err().to_string();
     assert!(unknown.contains("no adapter 'three'; it has 'one', 'two'"), "{unknown}");
     assert!(Trainer::new(&mut model, StepOptions::default()).err().unwrap().to_string().contains("none is active"));
