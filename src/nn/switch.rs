@@ -277,7 +277,8 @@ mod tests {
             let packed = SwitchLinear { weight: plain.pack(how).unwrap(), bias: Some(bias.clone()), lora: None };
             let Weight::Packed(Packed { codes, .. }) = &packed.weight else { panic!("not packed") };
             let same = SwitchLinear { weight: packed.weight.numbers().unwrap().into(), bias: Some(bias.clone()), lora: None };
-            for tokens in [2, 50] {
+            // Unsorted, sorted, and unpacked on the CPU.
+            for tokens in [2, 50, 150] {
                 let (x, experts) = (noise(&[tokens, 64], 5), indices(&[tokens, 2], 4));
                 let found = switch_apply(&x, &experts, |x, i, sorted| packed.forward(x, i, sorted)).unwrap();
                 let want = switch_apply(&x, &experts, |x, i, sorted| same.forward(x, i, sorted)).unwrap();

@@ -3,7 +3,7 @@
 use super::quantized::quantized_rows;
 use super::{Module, join};
 use crate::mlx::ops::{self, Gather, Quantization, QuantizationMode, Quantized};
-use crate::mlx::{Array, Dtype, Error, Result, cuda, kernels};
+use crate::mlx::{Array, Dtype, Error, Result, cuda, device, kernels};
 
 /// `[out, in]`, with the experts in front where there are several. Packed weights are not trained: gradients flow through their
 /// products to the inputs, not to them.
@@ -20,6 +20,12 @@ pub struct Packed {
     pub how: Quantization,
     /// Of the numbers that they stand for.
     pub dtype: Dtype,
+}
+
+/// Whether packed experts are unpacked for so many pairs of token and expert. On the CPU that is faster from about 200 pairs on, and
+/// seven times as fast at 2048 (`bench/switch.mjs --quantized`, docs/moe.md); it takes the memory of one projection's numbers meanwhile.
+fn unpacks(pairs: usize) -> bool {
+    device() == "cpu" && pairs >= 256
 }
 
 impl From<Array> for Weight {
@@ -134,6 +140,9 @@ impl Weight {
     pub fn gather(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
         match self {
             Weight::Plain(numbers) => ops::gather_mm_trusted(x, &numbers.swapaxes(-1, -2)?, None, Some(indices), sorted),
+            Weight::Packed(packed) if sorted && unpacks(indices.size()) => {
+                ops::gather_mm_trusted(x, &packed.numbers()?.swapaxes(-1, -2)?, None, Some(indices), sorted)
+            }
             Weight::Packed(Packed { codes, how, .. }) => {
                 let gather = Gather { lhs: None, rhs: Some(indices), transpose: true, sorted };
                 ops::gather_qmm_trusted(x, &codes.weight, &codes.scales, codes.biases.as_ref(), *how, gather)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::quantized::plainly;
 use super::*;
 use crate::mlx::ops::{Quantization, QuantizationMode};
 use crate::mlx::{random, value_and_grad};
