@@ -75,7 +75,8 @@ fn engine(net: &dyn CausalLm, prompts: &[Vec<i32>], steps: usize) -> Result<(f64
 fn main() {
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).expect("usage: decode MODEL_FOLDER");
     let answer = block_on_owner(move || {
-        let model = load(Path::new(&folder), &LoadOptions { dtype: Some(Dtype::Float32) }, &mut |_, _| Ok(()))?;
+        let model =
+            load(Path::new(&folder), &LoadOptions { dtype: Some(Dtype::Float32), ..Default::default() }, &mut |_, _| Ok(()))?;
         let say = |value: Value| {
             println!("{value}");
             stdout().flush().expect("standard output");
