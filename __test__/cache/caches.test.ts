@@ -22,7 +22,8 @@ import type { LanguageModel, LayerCache } from '../../lib/index.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
 
-const normal = (...shape: number[]): MxArray => mx.random.normal(shape);
+let draws = 0;
+const normal = (...shape: number[]): MxArray => mx.random.normal(shape, { key: mx.random.key(draws++) });
 
 function expectClose(got: MxArray, want: MxArray, tolerance = 1e-4): void {
   expect(got.shape).toEqual(want.shape);
@@ -77,7 +78,9 @@ describe('the classes', () => {
       [[1, 2, 5, 2], 'float32'],
       [[1, 2, 5, 2], 'float32'],
     ]);
-    expectClose(mx.dequantize(...codes, { groupSize: 32, bits: 8 }), keys, 0.02);
+    // Half a step, and up to a whole one at the end of a group that the scale, made to hit zero, leaves outside.
+    const step = codes[1].abs().max().item() as number;
+    expectClose(mx.dequantize(...codes, { groupSize: 32, bits: 8 }), keys, 1.01 * step);
     const plain = new KVCache();
     plain.updateAndFetch(keys, keys);
     const four = plain.toQuantized({ groupSize: 32, bits: 4 });
