@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, CacheOptions, KvCache, Placement};
 use crate::mlx::{Array, Dtype, Error, Result};
-use crate::models::ModelConfig;
+use crate::models::{Decoder, ModelConfig};
 use crate::nn::{Context, Head, Module};
 
 /// The input of one forward pass.
@@ -84,6 +84,11 @@ pub trait CausalLm: Module + Send {
     /// `[..., H]` to `[..., V]`.
     fn logits(&self, hidden: &Array) -> Result<Array> {
         self.head().project(hidden)
+    }
+
+    /// The network itself, for work that goes through it block by block.
+    fn decoder_mut(&mut self) -> Option<&mut Decoder> {
+        None
     }
 
     /// Keeps only each block's input for the gradient and computes the block again: less memory, a third more work.

@@ -10,10 +10,10 @@ use crate::nn::{
 
 #[derive(Clone)]
 pub struct Block {
-    input_layernorm: RmsNorm,
-    self_attn: Attention,
-    post_attention_layernorm: RmsNorm,
-    mlp: FeedForward,
+    pub(super) input_layernorm: RmsNorm,
+    pub(super) self_attn: Attention,
+    pub(super) post_attention_layernorm: RmsNorm,
+    pub(super) mlp: FeedForward,
 }
 
 impl Block {
@@ -84,11 +84,11 @@ module_of!(Block: input_layernorm, self_attn, post_attention_layernorm, mlp);
 
 pub struct Decoder {
     config: ModelConfig,
-    embed_tokens: Embedding,
-    layers: Vec<Block>,
-    norm: RmsNorm,
+    pub(super) embed_tokens: Embedding,
+    pub(super) layers: Vec<Block>,
+    pub(super) norm: RmsNorm,
     /// Absent where the head is the embedding.
-    lm_head: Option<Linear>,
+    pub(super) lm_head: Option<Linear>,
     checkpoint_layers: bool,
 }
 
@@ -137,6 +137,10 @@ impl CausalLm for Decoder {
             Some(head) => Head::own(&head.weight, head.lora.as_ref()),
             None => Head::tied(&self.embed_tokens.weight, self.embed_tokens.lora.as_ref()),
         }
+    }
+
+    fn decoder_mut(&mut self) -> Option<&mut Decoder> {
+        Some(self)
     }
 
     fn set_checkpoint_layers(&mut self, on: bool) {

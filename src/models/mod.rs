@@ -2,6 +2,7 @@
 
 mod adapters;
 mod base;
+mod calibration;
 mod checkpoint;
 mod config;
 mod convert;
@@ -22,6 +23,7 @@ mod weights;
 
 pub use adapters::{AdapterFormat, DEFAULT_NAME, DEFAULT_TARGETS, LoraConfig, Targets};
 pub use base::{CausalLm, Forward, Hidden};
+pub use calibration::{CalibrateOptions, CalibratedLayer, Calibration, Method, Watch};
 pub use config::ModelConfig;
 pub use convert::{Conversion, ConvertOptions, Converted};
 pub use decoder::Decoder;

@@ -211,11 +211,17 @@ impl Model {
     /// Writes `config.json`, `generation_config.json` and the weights in the dtype held, with an enabled adapter merged into
     /// them: what is saved is what generates. Each file is complete or as it was.
     pub fn save(&self, dir: &Path) -> Result<()> {
+        self.save_as(dir, self.dtype)
+    }
+
+    /// The same with numbers and scales in another dtype.
+    pub fn save_as(&self, dir: &Path, dtype: Dtype) -> Result<()> {
+        check_dtype(dtype)?;
         std::fs::create_dir_all(dir).map_err(|error| Error::save(dir, format!("cannot make the folder: {error}")))?;
         let mut held = Vec::new();
         self.net.weights("", &mut held);
         let block = block_of(&held);
-        let config = saved_config(&self.config_json, self.dtype, block.as_ref());
+        let config = saved_config(&self.config_json, dtype, block.as_ref());
         let packed: HashMap<String, &Packed> = held
             .into_iter()
             .filter_map(|(name, weight)| match weight {
@@ -252,6 +258,11 @@ impl Model {
             }
             tensors.push(source);
         });
+        for source in tensors.iter_mut().filter(|source| source.dtype.is_float() && source.dtype != dtype) {
+            source.dtype = dtype;
+            let make = std::mem::replace(&mut source.make, Box::new(|| Err(Error::Internal("a weight was lost".into()))));
+            source.make = Box::new(move || make()?.astype(dtype));
+        }
         weights::save(dir, &tensors)?;
         write_json(&dir.join("config.json"), &config)?;
         match &self.generation_config {

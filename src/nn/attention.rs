@@ -115,6 +115,16 @@ impl Attention {
 
     /// `x` `[B, T, hidden]` to the same shape; new keys and values go into the cache.
     pub fn forward(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<Array> {
+        self.o_proj.forward(&self.attend(x, context, cache)?)
+    }
+
+    /// How the inputs of the output projection share values: heads of values, query heads that read each, features.
+    pub fn shared_values(&self) -> [i32; 3] {
+        [self.kv_heads, self.heads / self.kv_heads, self.head_dim]
+    }
+
+    /// What the heads have attended to, before the output projection: `[B, T, heads · head_dim]`.
+    pub fn attend(&self, x: &Array, context: &Context, cache: Option<&mut Cache>) -> Result<Array> {
         let (batch, slots) = (x.dim(0), x.dim(1));
         let heads_of = |y: Array, heads: i32, norm: &Option<RmsNorm>| {
             let y = y.reshape(&[batch, slots, heads, self.head_dim])?;
@@ -136,8 +146,7 @@ impl Attention {
             Some(cache) => cache.attend(&queries, &keys, &values, scale, mask)?,
             None => kernels::attention(&queries, &keys, &values, scale, mask)?,
         };
-        let attended = attended.reshape(&[batch, slots, self.heads * self.head_dim])?;
-        self.o_proj.forward(&attended)
+        attended.reshape(&[batch, slots, self.heads * self.head_dim])
     }
 }
 

@@ -21,7 +21,12 @@ impl Mlp {
     }
 
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.down_proj.forward(&kernels::swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)?)
+        self.down_proj.forward(&self.gated(x)?)
+    }
+
+    /// `silu(gate(x)) · up(x)`, the input of the last projection.
+    pub fn gated(&self, x: &Array) -> Result<Array> {
+        kernels::swiglu(&self.gate_proj.forward(x)?, &self.up_proj.forward(x)?)
     }
 }
 

@@ -13,7 +13,7 @@ use super::engine::NativeEngine;
 use super::error as js;
 use super::generation::{BatchProgress, EngineOptions, generate_batch};
 use super::promise;
-use super::quantize::{QuantizeSettings, dequantize, quantize, reporter};
+use super::quantize::{CalibrationSettings, QuantizeSettings, calibrate, dequantize, quantize, reporter};
 use super::sampling::GenerateOptions;
 use super::score::token_logprobs;
 use super::tokenizer::NativeTokenizer;
@@ -331,6 +331,19 @@ impl NativeModel {
         quantize(env, self.shared(), settings, flag(cancel), on_progress)
     }
 
+    /// Packs all layers, fitted to the inputs that texts give them. `onProgress` gets layers done and layers in all.
+    #[napi(ts_return_type = "Promise<QuantizeReport>")]
+    pub fn calibrate<'env>(
+        &self,
+        env: &'env Env,
+        settings: QuantizeSettings,
+        calibration: CalibrationSettings,
+        cancel: Option<&Cancel>,
+        #[napi(ts_arg_type = "(done: number, total: number) => void")] on_progress: Option<Function<FnArgs<(f64, f64)>, ()>>,
+    ) -> js::Result<Object<'env>> {
+        calibrate(env, self.shared(), settings, calibration, flag(cancel), on_progress)
+    }
+
     /// Log-probs of every token but the first of each row, after those before it. Rows of one length that follow each other are computed
     /// together, `batch_size` at most. `onProgress` gets rows done and rows in all.
     #[napi(ts_return_type = "Promise<Float32Array[]>")]
@@ -546,11 +559,13 @@ impl NativeModel {
         promise::once(env, move || shared.lock()?.fuse(dequantize.unwrap_or(false)), |()| ())
     }
 
-    /// Writes the weights and configuration in the Hugging Face layout into an existing folder.
+    /// Writes the weights and configuration in the Hugging Face layout into an existing folder, numbers and scales in `dtype`, or else as
+    /// they are.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn save<'env>(&self, env: &'env Env, dir: String) -> js::Result<Object<'env>> {
+    pub fn save<'env>(&self, env: &'env Env, dir: String, dtype: Option<String>) -> js::Result<Object<'env>> {
         let shared = self.shared();
-        promise::once(env, move || shared.lock()?.save(&PathBuf::from(dir)), |()| ())
+        let dtype = dtype.as_deref().map_or(Ok(self.dtype), Dtype::parse)?;
+        promise::once(env, move || shared.lock()?.save_as(&PathBuf::from(dir), dtype), |()| ())
     }
 
     /// Frees the weights as soon as the work that uses them pauses, and gives their memory back to the system. Running

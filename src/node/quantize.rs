@@ -9,8 +9,8 @@ use super::error::{self as js, argument};
 use super::model::SharedModel;
 use super::promise;
 use crate::mlx::ops::{Quantization, QuantizationMode};
-use crate::mlx::{Result, memory};
-use crate::models::{Model, Plan, QuantizeOptions, Recipe};
+use crate::mlx::{Dtype, Error, Result, memory};
+use crate::models::{CalibrateOptions, CalibratedLayer, Calibration, Method, Model, Plan, QuantizeOptions, Recipe, Watch};
 use crate::runtime;
 
 /// How the layers whose names fit are packed, if at all.
@@ -62,6 +62,52 @@ pub struct LeftLayer {
     pub reason: String,
 }
 
+/// What calibrating has made of a layer. Errors are squared errors of its outputs over the calibration inputs, in parts of the squared
+/// outputs.
+#[napi(object)]
+pub struct CalibratedLayerReport {
+    pub name: String,
+    /// 'rtn' where the method had nothing to go by, or was no better.
+    pub method: String,
+    pub error: f64,
+    /// What rounding to the nearest would cost.
+    pub rtn_error: f64,
+    /// Inputs that it was fitted to.
+    pub tokens: f64,
+    /// What is special about it.
+    pub note: Option<String>,
+}
+
+impl From<CalibratedLayer> for CalibratedLayerReport {
+    fn from(layer: CalibratedLayer) -> Self {
+        let CalibratedLayer { name, method, error, rtn_error, tokens, note } = layer;
+        CalibratedLayerReport { name, method: method.into(), error, rtn_error, tokens: tokens as f64, note }
+    }
+}
+
+/// How a model is packed with the help of texts.
+#[napi(object)]
+pub struct CalibrationSettings {
+    pub method: String,
+    /// Token ids.
+    pub rows: Vec<Vec<i32>>,
+    pub batch_size: u32,
+    pub damping: f64,
+    pub scale_dtype: Option<String>,
+}
+
+impl CalibrationSettings {
+    fn parse(self) -> Result<CalibrateOptions> {
+        Ok(CalibrateOptions {
+            method: Method::parse(&self.method)?,
+            rows: self.rows,
+            batch_size: self.batch_size as usize,
+            damping: self.damping as f32,
+            scales: self.scale_dtype.as_deref().map(Dtype::parse).transpose()?,
+        })
+    }
+}
+
 /// What quantising has done.
 #[napi(object)]
 pub struct QuantizeReport {
@@ -72,16 +118,19 @@ pub struct QuantizeReport {
     /// Of the whole model, adapter aside.
     pub bytes: f64,
     pub bits_per_weight: f64,
+    /// Layer by layer, where a method was fitted to texts.
+    pub layers: Option<Vec<CalibratedLayerReport>>,
 }
 
 impl QuantizeReport {
-    fn new(model: &Model, plan: Plan) -> Self {
+    fn new(model: &Model, plan: Plan, layers: Option<Vec<CalibratedLayer>>) -> Self {
         let size = model.size();
         QuantizeReport {
             packed: plan.packed.into_iter().map(|(name, _)| name).collect(),
             left: plan.left.into_iter().map(|(name, reason)| LeftLayer { name, reason }).collect(),
             bytes: size.bytes as f64,
             bits_per_weight: size.bytes as f64 * 8. / size.parameters as f64,
+            layers: layers.map(|layers| layers.into_iter().map(Into::into).collect()),
         }
     }
 }
@@ -128,7 +177,36 @@ pub(super) fn quantize<'env>(
             return Ok(None);
         }
         memory::clear_cache()?;
-        Ok(Some(QuantizeReport::new(&model, std::mem::take(plan))))
+        Ok(Some(QuantizeReport::new(&model, std::mem::take(plan), None)))
+    };
+    promise::sliced(env, work, |report| report)
+}
+
+/// One block a slice.
+pub(super) fn calibrate<'env>(
+    env: &'env Env,
+    shared: SharedModel,
+    settings: QuantizeSettings,
+    calibration: CalibrationSettings,
+    cancel: runtime::Cancel,
+    on_progress: OnProgress,
+) -> js::Result<Object<'env>> {
+    let (options, report) = (settings.parse()?, reporter(on_progress)?);
+    let mut given = Some(calibration.parse()?);
+    let mut state: Option<Calibration> = None;
+    let work = move || {
+        cancel.check()?;
+        let mut model = shared.lock()?;
+        if let Some(given) = given.take() {
+            state = Some(Calibration::new(&model, &options, given)?);
+            return Ok(None);
+        }
+        let Some(run) = &mut state else { return Err(Error::Internal("a finished calibration ran again".into())) };
+        if !run.step(&mut model, &Watch { progress: &*report, check: &|| cancel.check() })? {
+            return Ok(None);
+        }
+        let report = state.take().map(Calibration::into_report);
+        Ok(report.map(|(plan, layers)| QuantizeReport::new(&model, plan, Some(layers))))
     };
     promise::sliced(env, work, |report| report)
 }
