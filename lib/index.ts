@@ -54,6 +54,8 @@ export type {
   QuantizeProgress,
 } from './quantization.js';
 export { convert } from './convert.js';
+export { readCalibrationData } from './calibration.js';
+export type { CalibrationOptions, QuantizationMethod } from './calibration.js';
 export { perplexity } from './perplexity.js';
 export type { PerplexityOptions, PerplexityResult } from './perplexity.js';
 export type { ConvertOptions, ConvertProgress } from './convert.js';
@@ -194,6 +196,7 @@ export type {
   AdvantageResult,
   BatchProgress,
   BuildInfo,
+  CalibratedLayerReport,
   ConvertReport,
   EngineStats,
   FinishReason,

@@ -27,7 +27,8 @@ import type {
   NativeModel,
   QuantizeReport,
 } from './native-types.js';
-import { quantizationOf, resolveQuantization } from './quantization.js';
+import { calibrationRows, methodOf } from './calibration.js';
+import { quantizationOf, quantizeKeys, resolveQuantization } from './quantization.js';
 import type { ModelQuantization, QuantizationInfo, QuantizeModelOptions, QuantizeProgress } from './quantization.js';
 import { rejectUnknownKeys } from './options.js';
 import {
@@ -421,20 +422,47 @@ export class LanguageModel {
    * the groups do not divide stay as they are, and the report names them; so do layers that are packed already. Routers of experts get
    * 8 bits. One layer at a time is in memory twice. Stopped by `signal`, what is done stays done, and another call goes on.
    *
+   * With `method` 'gptq' or 'awq' codes are fitted to what texts give each layer to read, block by block: the report's `layers` say what
+   * that gains. Then a stopped run leaves its blocks packed, and the rest can be packed with 'rtn' only.
+   *
    * Codes cannot be trained: put a LoRA adapter on the model for that.
    *
    * @example
    * const { bitsPerWeight, left } = await model.quantize({ bits: 4, groupSize: 64, rules: { embed_tokens: { bits: 6 } } });
    * await model.save('Qwen3-0.6B-4bit'); // mlx-lm's layout
+   *
+   * @example
+   * const { layers } = await model.quantize({ bits: 3, method: 'gptq', calibration: { data: text, numSamples: 64 } });
    */
   async quantize(options: QuantizeModelOptions = {}): Promise<QuantizeReport> {
-    const { onProgress, signal, ...rest } = options;
+    const where = 'quantize()';
+    const { onProgress, signal, method: given = 'rtn', calibration, damping, scaleDtype, ...rest } = options;
     const handle = this.handle;
+    const method = methodOf(given, where);
     const settings = resolveQuantization(
       rest,
       () => guard(() => handle.layers()).filter(({ packed }) => !packed),
-      'quantize()',
+      where,
+      quantizeKeys,
     );
+    for (const [name, value] of Object.entries({ calibration, scaleDtype, damping })) {
+      if (value !== undefined && (method === 'rtn' || (name === 'damping' && method !== 'gptq')))
+        throw new MlxError('ERR_MLX_CONFIG', `${where}: ${name} does not go with method '${method}'`);
+    }
+    if (damping !== undefined && !(Number.isFinite(damping) && damping > 0))
+      throw new MlxError('ERR_MLX_CONFIG', `${where}: damping must be above 0, got ${String(damping)}`);
+    if (method !== 'rtn') {
+      if (calibration === undefined)
+        throw new MlxError(
+          'ERR_MLX_CONFIG',
+          `${where}: method '${method}' fits codes to texts: give calibration: { data }, texts like what the model is going to read`,
+        );
+      const { rows, batchSize } = calibrationRows(calibration, () => this.tokenizer, `${where}'s calibration`);
+      const native = { method, rows, batchSize, damping: damping ?? 0.01, ...(scaleDtype ? { scaleDtype } : {}) };
+      return await withSignal(signal, (cancel) =>
+        handle.calibrate(settings, native, cancel, layerProgress(onProgress)),
+      );
+    }
     return await withSignal(signal, (cancel) => handle.quantize(settings, cancel, layerProgress(onProgress)));
   }
 
@@ -520,10 +548,12 @@ export class LanguageModel {
 
   /**
    * Writes the model in the Hugging Face layout, tokenizer files included, so that transformers and mlx-lm can read it. `dir` is
-   * complete or untouched, whatever happens. A folder that already holds a checkpoint is replaced.
+   * complete or untouched, whatever happens. A folder that already holds a checkpoint is replaced. `dtype` is that of numbers and scales
+   * in the files; by default the model's.
    */
-  async save(dir: string): Promise<void> {
-    await writeFolder(dir, (temporary) => this.writeTo(temporary));
+  async save(dir: string, options: { dtype?: 'float32' | 'bfloat16' | 'float16' } = {}): Promise<void> {
+    rejectUnknownKeys(options, ['dtype'], 'save()');
+    await writeFolder(dir, (temporary) => this.writeTo(temporary, options.dtype));
   }
 
   /** Writes only the active adapter, in PEFT's layout or in mlx-lm's. */
@@ -539,8 +569,8 @@ export class LanguageModel {
   }
 
   /** @internal */
-  async writeTo(dir: string): Promise<void> {
-    await this.handle.save(dir);
+  async writeTo(dir: string, dtype?: 'float32' | 'bfloat16' | 'float16'): Promise<void> {
+    await this.handle.save(dir, dtype);
     await this.#writeTokenizer(dir);
   }
 

@@ -30,6 +30,7 @@ export type {
   AdvantageResult,
   BatchProgress,
   BuildInfo,
+  CalibratedLayerReport,
   ConvertReport,
   DtypeName as Dtype,
   EngineStats,

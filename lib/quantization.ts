@@ -1,3 +1,4 @@
+import type { CalibrationOptions, QuantizationMethod } from './calibration.js';
 import { guard, MlxError } from './errors.js';
 import type { NativeModel, NativeQuantizeSettings } from './native-types.js';
 import type { QuantizationMode } from './nn/quantized.js';
@@ -40,6 +41,14 @@ export interface ModelQuantization extends LayerQuantization {
 
 /** Options of `model.quantize()`. */
 export interface QuantizeModelOptions extends ModelQuantization {
+  /** How codes are chosen. Default 'rtn'; the others are for mode 'affine' and need `calibration`. */
+  method?: QuantizationMethod;
+  /** The texts that methods 'gptq' and 'awq' fit the codes to. */
+  calibration?: CalibrationOptions;
+  /** What 'gptq' adds to the diagonal of the Hessian, in parts of its mean. Default 0.01. */
+  damping?: number;
+  /** The dtype in which 'gptq' and 'awq' choose scales, for a model that is saved in it. Default: the model's. */
+  scaleDtype?: 'float32' | 'bfloat16' | 'float16';
   onProgress?: (progress: QuantizeProgress) => void;
   signal?: AbortSignal;
 }
@@ -60,6 +69,16 @@ export interface QuantizationInfo extends Required<LayerQuantization> {
 const layerKeys = ['bits', 'groupSize', 'mode'] as const;
 /** @internal */
 export const quantizationKeys = [...layerKeys, 'recipe', 'rules', 'predicate'] as const;
+/** @internal Those of `model.quantize()`. */
+export const quantizeKeys = [
+  ...quantizationKeys,
+  'method',
+  'calibration',
+  'damping',
+  'scaleDtype',
+  'onProgress',
+  'signal',
+] as const;
 
 function checkLayer(options: LayerQuantization, where: string): LayerQuantization {
   for (const key of ['bits', 'groupSize'] as const) {
@@ -88,8 +107,9 @@ export function resolveQuantization(
   options: ModelQuantization,
   layers: () => readonly QuantizableLayer[],
   where: string,
+  known: readonly string[] = quantizationKeys,
 ): NativeQuantizeSettings {
-  rejectUnknownKeys(options, quantizationKeys, where);
+  rejectUnknownKeys(options, known, where);
   const { recipe, rules = {}, predicate } = options;
   if (recipe !== undefined && options.bits !== undefined)
     throw new MlxError('ERR_MLX_CONFIG', `${where}: a recipe chooses the bits itself, so leave bits out`);

@@ -3,7 +3,7 @@ import { native } from '../../lib/native.ts';
 import { resolveGRPOConfig } from '../../trainers/grpo/config.ts';
 import type { GRPOConfig } from '../../trainers/grpo/config.ts';
 import { GRPOStep, trainerOptions } from '../../trainers/grpo/step.ts';
-import { Random } from '../../trainers/random.ts';
+import { Random } from '../../lib/seeded.ts';
 import { goldenPath } from '../helpers/golden.ts';
 import { MxArray } from '../../lib/index.ts';
 

@@ -1,5 +1,5 @@
 import { MlxError } from '../../lib/errors.js';
-import { Random } from '../random.js';
+import { Random } from '../../lib/seeded.js';
 import type { ResolvedGRPOConfig } from './config.js';
 
 const epochStream = 1;

@@ -10,7 +10,7 @@ import { applyPeftConfig } from '../peft.js';
 import { LoggerGroup } from '../loggers/logger.js';
 import type { Logger } from '../loggers/logger.js';
 import { defaultLoggers } from '../loggers/index.js';
-import { Random } from '../random.js';
+import { Random } from '../../lib/seeded.js';
 import { MetricStore } from '../grpo/metrics.js';
 import { resolveRouterAuxLossCoef } from '../router.js';
 import { learningRateAt, schedulerTypes } from '../schedule.js';

@@ -57,7 +57,13 @@ pub(super) fn best_scales(
 }
 
 /// A float weight `[.., out, in]` with each group clipped to the bound that makes the group's part of the outputs best; float32.
-pub(super) fn clipped(weight: &Array, gram: &Gram, how: Quantization, dtype: Dtype, check: &dyn Fn() -> Result<()>) -> Result<Array> {
+pub(super) fn clipped(
+    weight: &Array,
+    gram: &Gram,
+    how: Quantization,
+    dtype: Dtype,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Array> {
     let (shape, size) = (weight.shape().to_vec(), how.group_size());
     let blocks = gram.blocks(size)?;
     let groups = blocks.dim(0);

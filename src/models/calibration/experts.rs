@@ -1,8 +1,8 @@
 //! Blocks of experts: each is fitted to the tokens that the packed router sends to it.
 
 use super::Method;
-use super::gram::Gram;
 use super::codes::round;
+use super::gram::Gram;
 use super::layer::{Errors, Inputs, Worker, plain};
 use crate::mlx::ops::{self, Quantization, Quantized};
 use crate::mlx::{Array, Error, Result, kernels};

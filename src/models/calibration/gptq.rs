@@ -49,7 +49,13 @@ impl Compensation {
 
     /// Codes of a float weight `[out, in]`. A group's scale is that of rounding its columns as they are when their turn comes, in the
     /// dtype `scales`; it comes in the dtype of the weight.
-    pub fn quantize(&self, weight: &Array, how: Quantization, scales: Dtype, check: &dyn Fn() -> Result<()>) -> Result<Quantized> {
+    pub fn quantize(
+        &self,
+        weight: &Array,
+        how: Quantization,
+        scales: Dtype,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Quantized> {
         let mut parts = Vec::new();
         for start in (0..weight.dim(0)).step_by(ROWS as usize) {
             let rows = weight.slice_axis(0, start, (start + ROWS).min(weight.dim(0)))?;

@@ -34,12 +34,6 @@ impl Gram {
         eval(&[&self.moments, &self.magnitudes])
     }
 
-    /// The sums of the inputs divided by `scales` `[in]`.
-    pub fn divided(&self, scales: &Array) -> Result<Self> {
-        let moments = self.moments.divide(scales)?.divide(&scales.expand_dims(&[1])?)?;
-        Ok(Gram { moments, magnitudes: self.magnitudes.divide(scales)?, tokens: self.tokens })
-    }
-
     /// Mean of `|x|`, float32 `[in]`.
     pub fn mean_magnitudes(&self) -> Result<Array> {
         self.magnitudes.divide_scalar(self.tokens.max(1) as f32)

@@ -16,9 +16,9 @@ mod tests;
 
 use std::collections::HashMap;
 
+use super::Model;
 use super::decoder::{Block, Decoder};
 use super::quantization::{Plan, QuantizeOptions};
-use super::{CausalLm, Model};
 use crate::mlx::ops::QuantizationMode;
 use crate::mlx::{Array, Dtype, Error, Result, memory};
 use crate::nn::{Context, FeedForward};

@@ -107,8 +107,7 @@ impl Worker<'_> {
                 if let Some(gram) = &gated {
                     self.scale_mlp(&format!("{prefix}.mlp"), mlp, gram)?;
                 }
-                let readers =
-                    vec![(name("gate_proj"), &mut mlp.gate_proj.weight), (name("up_proj"), &mut mlp.up_proj.weight)];
+                let readers = vec![(name("gate_proj"), &mut mlp.gate_proj.weight), (name("up_proj"), &mut mlp.up_proj.weight)];
                 self.scale_norm(post_attention_layernorm, readers, &inner)
             }
             FeedForward::Sparse(moe) => {
