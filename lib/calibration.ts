@@ -62,7 +62,10 @@ export function calibrationRows(
   const batchSize = whole(where, 'batchSize', options.batchSize ?? (buildInfo().device === 'gpu' ? 8 : 1), 1);
   const texts: unknown = typeof data === 'string' ? [data] : data;
   if (!Array.isArray(texts) || texts.length === 0)
-    throw new MlxError('ERR_MLX_ARGUMENT', `${where}: data must be a text, or a list of texts or of lists of token ids`);
+    throw new MlxError(
+      'ERR_MLX_ARGUMENT',
+      `${where}: data must be a text, or a list of texts or of lists of token ids`,
+    );
   const ids = texts.flatMap((text: unknown, i): number[] => {
     if (typeof text === 'string') return tokenizer().encode(text);
     if (Array.isArray(text) && text.every((id) => Number.isSafeInteger(id))) return text as number[];

@@ -86,6 +86,14 @@ async function checkSpace(folder: string, target: string, bytes: number): Promis
   }
 }
 
+/** @internal Throws where there is something that a new checkpoint would replace. */
+export async function refuseExisting(out: string): Promise<void> {
+  const target = resolve(out);
+  if (existsSync(target) && (!(await stat(target)).isDirectory() || (await readdir(target)).length > 0)) {
+    throw new MlxError('ERR_MLX_SAVE', `${out}: this exists already; remove it, or choose another folder`);
+  }
+}
+
 /**
  * Writes a checkpoint as another one: in another dtype, quantised or dequantised, in mlx-lm's layout. Weights go through memory one by
  * one, so that the model never is in it. `out` is complete or absent: an interrupted conversion leaves what it finished beside it, and the
@@ -102,9 +110,7 @@ export async function convert(pathOrId: string, out: string, options: ConvertOpt
     throw new MlxError('ERR_MLX_CONFIG', `${where}: shardBytes must be at least 1, got ${String(shardBytes)}`);
   signal?.throwIfAborted();
   const target = resolve(out);
-  if (existsSync(target) && (!(await stat(target)).isDirectory() || (await readdir(target)).length > 0)) {
-    throw new MlxError('ERR_MLX_SAVE', `${out}: this exists already; remove it, or choose another folder`);
-  }
+  await refuseExisting(out);
   const { path } = await resolveModel(pathOrId, {
     ...Object.fromEntries(hubKeys.map((key) => [key, options[key]])),
     ...(signal === undefined ? {} : { signal }),

@@ -458,9 +458,9 @@ export class LanguageModel {
           `${where}: method '${method}' fits codes to texts: give calibration: { data }, texts like what the model is going to read`,
         );
       const { rows, batchSize } = calibrationRows(calibration, () => this.tokenizer, `${where}'s calibration`);
-      const native = { method, rows, batchSize, damping: damping ?? 0.01, ...(scaleDtype ? { scaleDtype } : {}) };
+      const settled = { method, rows, batchSize, damping: damping ?? 0.01, ...(scaleDtype ? { scaleDtype } : {}) };
       return await withSignal(signal, (cancel) =>
-        handle.calibrate(settings, native, cancel, layerProgress(onProgress)),
+        handle.calibrate(settings, settled, cancel, layerProgress(onProgress)),
       );
     }
     return await withSignal(signal, (cancel) => handle.quantize(settings, cancel, layerProgress(onProgress)));

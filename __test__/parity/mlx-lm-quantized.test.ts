@@ -151,6 +151,26 @@ describe('quantised models and mlx-lm', () => {
     expect(quantizationOf(requests[2]!.folder)).toHaveProperty(['model.layers.0.mlp.gate', 'bits'], 8);
   }, 600_000);
 
+  it('reads what GPTQ and AWQ have made', async () => {
+    const data = [Array.from({ length: 2048 }, (_, i) => 2 + ((i * i + 7 * i) % 60))];
+    const [requests, answers]: [ReturnType<typeof requestFor>[], Awaited<ReturnType<typeof ours>>[]] = [[], []];
+    for (const [config, method, bits] of [
+      [configs.qwen3, 'gptq', 4],
+      [configs.qwen3, 'awq', 3],
+      [configs.qwen3Moe, 'gptq', 3],
+      [configs.qwen3Moe, 'awq', 4],
+    ] as const) {
+      const model = await loadModel(await randomCheckpoint(config), { dtype: 'float32' });
+      await model.quantize({ method, bits, calibration: { data, sequenceLength: 128 } });
+      const folder = join(tempDir(), 'ours');
+      await model.save(folder);
+      requests.push(requestFor(model, folder));
+      answers.push(await ours(model, requests.at(-1)!));
+      model.dispose();
+    }
+    for (const [i, reading] of read(peer, requests).entries()) expectSame(reading, answers[i]!);
+  }, 600_000);
+
   it('converts bfloat16 checkpoints file to file as mlx-lm does, and takes its own back to numbers', async () => {
     const cases: Case[] = [
       { source: await randomCheckpoint(configs.qwen3, 'bfloat16'), ours: {}, theirs: {} },

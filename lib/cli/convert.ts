@@ -6,6 +6,15 @@ import type { ConvertReport } from '../native-types.js';
 import { UsageError } from './io.js';
 import type { CliIo } from './io.js';
 import { bytesText, downloadLine, ProgressLine, progressBar, withRevision } from './loading.js';
+import {
+  calibrated,
+  calibrationLines,
+  checkCalibration,
+  measuredConversion,
+  runCalibration,
+  withCalibration,
+} from './calibrate.js';
+import type { CalibrationFlags } from './calibrate.js';
 import { quantizationGiven, quantizationOf, withQuantization } from './quantization.js';
 import type { QuantizationFlags } from './quantization.js';
 
@@ -63,28 +72,49 @@ export function convertCommand(io: CliIo): Command {
       'after',
       `${resuming}\nExamples:\n  mlx-node convert Qwen/Qwen3-0.6B ./Qwen3-0.6B-f16 --dtype float16\n  mlx-node convert Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit -q --q-bits 4`,
     )
-    .action((model: string, out: string, flags: Flags) => {
+    .action(async (model: string, out: string, flags: Flags) => {
       if (flags.quantize === true && flags.dequantize === true)
         throw new UsageError('--quantize and --dequantize cannot go together');
       if (flags.quantize !== true && quantizationGiven(flags))
         throw new UsageError('options of quantisation come with -q (--quantize)');
-      return work(io, model, out, flags, {
+      const done = await work(io, model, out, flags, {
         ...(flags.quantize === true ? { quantize: quantizationOf(flags) } : {}),
         ...(flags.dequantize === true ? { dequantize: true } : {}),
       });
+      report(io, out, flags, done);
     });
 }
 
 /** `mlx-node quantize`. */
 export function quantizeCommand(io: CliIo): Command {
-  return withQuantization(command('quantize', "Write a checkpoint with its weights packed, in mlx-lm's layout."))
+  return withCalibration(
+    withQuantization(command('quantize', "Write a checkpoint with its weights packed, in mlx-lm's layout.")),
+  )
     .addHelpText(
       'after',
-      `${resuming}\nExamples:\n  mlx-node quantize Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-mixed --quant-predicate mixed_4_6\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-nvfp4 --q-mode nvfp4 --q-rule embed_tokens=8`,
+      `${resuming}\nExamples:\n  mlx-node quantize Qwen/Qwen3-0.6B ./Qwen3-0.6B-4bit\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-mixed --quant-predicate mixed_4_6\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-nvfp4 --q-mode nvfp4 --q-rule embed_tokens=8\n  mlx-node quantize ./Qwen3-0.6B ./Qwen3-0.6B-gptq --method gptq --q-bits 3 --data train.jsonl --compare-rtn`,
     )
-    .action((model: string, out: string, flags: Flags) =>
-      work(io, model, out, flags, { quantize: quantizationOf(flags) }),
-    );
+    .action(async (model: string, out: string, flags: Flags & CalibrationFlags) => {
+      checkCalibration(flags);
+      const quantize = quantizationOf(flags);
+      if (flags.method === 'rtn' && flags.evalData === undefined) {
+        report(io, out, flags, await work(io, model, out, flags, { quantize }));
+        return;
+      }
+      if (flags.method !== 'rtn' && flags.shardSize !== 5e9)
+        throw new UsageError('--shard-size needs --method rtn: the files of a calibrated model have 5 GB');
+      const started = performance.now();
+      const hub = flags.revision === undefined ? {} : { revision: flags.revision };
+      const outcome = await runCalibration({ io, flags, hub }, (run) =>
+        flags.method === 'rtn'
+          ? measuredConversion(run, model, out, async () => (await work(io, model, out, flags, { quantize })).report)
+          : calibrated(run, model, out, quantize),
+      );
+      const { report: whole, layers, perplexity } = outcome;
+      const seconds = (performance.now() - started) / 1000;
+      const more = { method: flags.method, perplexity, ...(layers === undefined ? {} : { layers }) };
+      report(io, out, flags, { report: whole, seconds, more, lines: calibrationLines(outcome, flags) });
+    });
 }
 
 /** `mlx-node dequantize`. */
@@ -94,10 +124,29 @@ export function dequantizeCommand(io: CliIo): Command {
       'after',
       `${resuming}\nExample:\n  mlx-node dequantize mlx-community/Qwen3-0.6B-4bit ./Qwen3-0.6B --dtype bfloat16`,
     )
-    .action((model: string, out: string, flags: Flags) => work(io, model, out, flags, { dequantize: true }));
+    .action(async (model: string, out: string, flags: Flags) =>
+      report(io, out, flags, await work(io, model, out, flags, { dequantize: true })),
+    );
 }
 
-async function work(io: CliIo, model: string, out: string, flags: Flags, what: ConvertOptions): Promise<void> {
+/** What has been done. */
+interface Done<R extends Report = Report> {
+  report: R;
+  seconds: number;
+  /** For JSON. */
+  more?: object;
+  lines?: string[];
+}
+
+type Report = Pick<ConvertReport, 'bytes' | 'bitsPerWeight' | 'packed' | 'left'> & { dtype: string };
+
+async function work(
+  io: CliIo,
+  model: string,
+  out: string,
+  flags: Flags,
+  what: ConvertOptions,
+): Promise<Done<ConvertReport>> {
   const stop = stopOnSignals();
   const line = new ProgressLine(io.stderr);
   const started = performance.now();
@@ -114,20 +163,23 @@ async function work(io: CliIo, model: string, out: string, flags: Flags, what: C
           : `${progressBar(done, total)} ${bytesText(done)} of ${bytesText(total)} written`,
       ),
   };
-  let report: ConvertReport;
   try {
-    report = await convert(model, out, options);
+    const done = await convert(model, out, options);
+    return { report: done, seconds: (performance.now() - started) / 1000 };
   } finally {
     line.end();
     stop.release();
   }
-  const seconds = (performance.now() - started) / 1000;
-  if (flags.json === true) io.stdout.write(`${JSON.stringify({ out, seconds, ...report })}\n`);
-  else io.stdout.write(summary(out, report, seconds));
 }
 
-function summary(out: string, report: ConvertReport, seconds: number): string {
-  const { bytes, bitsPerWeight, dtype, packed, left } = report;
+function report(io: CliIo, out: string, flags: Flags, done: Done): void {
+  const { report: whole, seconds, more = {} } = done;
+  if (flags.json === true) io.stdout.write(`${JSON.stringify({ out, seconds, ...whole, ...more })}\n`);
+  else io.stdout.write(summary(out, done));
+}
+
+function summary(out: string, { report: whole, seconds, lines: further = [] }: Done): string {
+  const { bytes, bitsPerWeight, dtype, packed, left } = whole;
   const lines = [
     `${out}: ${bytesText(bytes)} of weights in ${dtype}, ${bitsPerWeight.toFixed(3)} bits per weight, in ${seconds.toFixed(1)} s`,
   ];
@@ -138,5 +190,5 @@ function summary(out: string, report: ConvertReport, seconds: number): string {
     const more = names.length > 1 ? ` and ${names.length - 1} more` : '';
     lines.push(`left as they are: ${names[0]}${more}: ${reason}`);
   }
-  return `${lines.join('\n')}\n`;
+  return `${[...lines, ...further].join('\n')}\n`;
 }

@@ -5,7 +5,7 @@ mod convert;
 mod golden;
 mod hostile;
 mod lora;
-mod quantized;
+pub(super) mod quantized;
 mod rope;
 mod sizes;
 

@@ -1,7 +1,7 @@
 //! AWQ (Lin et al. 2023, arXiv:2306.00978): inputs that are large get larger weights, which rounding hurts less, and what comes before
 //! the layer makes them smaller by as much; then groups are clipped where that costs less than it gains.
 //!
-//! Errors are those of the outputs of the layers, equation 4 of the paper, by the second moments of the inputs.
+//! Errors are those of the outputs of the layers, equation 4 of the paper, in parts of the outputs, by the second moments of the inputs.
 
 use super::codes::{numbers, round};
 use super::gram::Gram;
@@ -35,6 +35,8 @@ pub(super) fn best_scales(
     }
     let magnitudes = magnitudes.maximum_scalar(1e-8)?;
     magnitudes.eval()?;
+    // Each layer counts alike: the small outputs of values matter as much as the large ones of queries.
+    let wholes = candidates.iter().map(|candidate| gram.error(&candidate.weight)).collect::<Result<Vec<_>>>()?;
     let (mut best, mut least) = (None, f32::INFINITY);
     for step in 0..EXPONENTS {
         check()?;
@@ -42,10 +44,10 @@ pub(super) fn best_scales(
         let middle = scales.max_all()?.multiply(&scales.min(&[0], false)?)?.sqrt()?;
         let scales = scales.divide(&middle)?;
         let mut error = Array::scalar(0.);
-        for Candidate { weight, how } in candidates {
+        for (Candidate { weight, how }, whole) in candidates.iter().zip(&wholes) {
             let scaled = weight.multiply(&scales)?;
             let rounded = numbers(&round(&scaled, *how, dtype)?, *how)?.divide(&scales)?;
-            error = error.add(&gram.error(&rounded.subtract(weight)?)?)?;
+            error = error.add(&gram.error(&rounded.subtract(weight)?)?.divide(&whole.maximum_scalar(f32::MIN_POSITIVE)?)?)?;
         }
         eval(&[&scales, &error])?;
         let error = error.item()?;

@@ -118,11 +118,11 @@ impl Worker<'_> {
             let inputs = inputs.as_ref().unwrap_or(&shared);
             let gate = gates.push(self, &part(&glu.gate_proj, expert)?, Some(inputs))?;
             let up = ups.push(self, &part(&glu.up_proj, expert)?, Some(inputs))?;
-            let inner = tokens.filter(|_| enough(shape[1]));
-            let inner = inner.map(|x| kernels::swiglu(&x.matmul(&gate.t()?)?, &x.matmul(&up.t()?)?)).transpose()?;
+            let inner = tokens.map(|x| kernels::swiglu(&x.matmul(&gate.t()?)?, &x.matmul(&up.t()?)?)).transpose()?;
             let own = inner.as_ref().map(Gram::of).transpose()?;
-            let inputs = own.as_ref().map(|gram| self.inputs(gram)).transpose()?;
-            downs.few += usize::from(own.is_none());
+            let fits = enough(shape[1]);
+            let inputs = own.as_ref().map(|gram| if fits { self.inputs(gram) } else { Ok(Inputs::few(gram)) }).transpose()?;
+            downs.few += usize::from(!fits);
             downs.tokens += rows.len();
             downs.push(self, &part(&glu.down_proj, expert)?, inputs.as_ref())?;
         }

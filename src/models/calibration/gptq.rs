@@ -11,7 +11,7 @@ const ROWS: i32 = 16_384;
 
 /// How far the columns that follow make up for one: the upper triangle `U` with `Uᵀ U = H⁻¹`, float32 `[in, in]`.
 pub(super) struct Compensation {
-    upper: Array,
+    pub(super) upper: Array,
 }
 
 impl Compensation {

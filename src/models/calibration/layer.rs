@@ -30,6 +30,14 @@ pub(super) struct Worker<'a> {
 pub(super) struct Inputs<'a> {
     pub gram: &'a Gram,
     compensation: Option<Compensation>,
+    /// They are too few to fit anything to, and only tell what rounding costs.
+    few: bool,
+}
+
+impl<'a> Inputs<'a> {
+    pub fn few(gram: &'a Gram) -> Self {
+        Inputs { gram, compensation: None, few: true }
+    }
 }
 
 /// Codes of a matrix, and squared errors of its outputs.
@@ -75,7 +83,7 @@ impl Worker<'_> {
             Method::Gptq => Compensation::new(gram, self.damping)?,
             _ => None,
         };
-        Ok(Inputs { gram, compensation })
+        Ok(Inputs { gram, compensation, few: false })
     }
 
     /// Codes of a matrix `[out, in]` by the method, or by rounding where that is no worse.
@@ -86,6 +94,8 @@ impl Worker<'_> {
         let mut codes = rounded.clone();
         if how.mode() != QuantizationMode::Affine {
             note = Some(format!("mode {} is rounded", how.mode().name()));
+        } else if inputs.few {
+            note = Some("it has too few inputs".into());
         } else if self.method == Method::Awq {
             method = Method::Awq;
             // What queries and keys are multiplied with each other for suffers from clipping.

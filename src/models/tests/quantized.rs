@@ -25,11 +25,11 @@ const MODES: [(&str, i32, i32); 21] = {
     all
 };
 
-pub(super) fn how(mode: &str, group: i32, bits: i32) -> Quantization {
+pub(in crate::models) fn how(mode: &str, group: i32, bits: i32) -> Quantization {
     Quantization::new(QuantizationMode::parse(mode).unwrap(), Some(group), Some(bits)).unwrap()
 }
 
-pub(super) fn plainly(how: Quantization) -> QuantizeOptions {
+pub(in crate::models) fn plainly(how: Quantization) -> QuantizeOptions {
     QuantizeOptions { how, recipe: None, rules: Vec::new() }
 }
 
@@ -49,7 +49,7 @@ fn config(model_type: &str) -> Value {
     config
 }
 
-pub(super) fn random_model(model_type: &str) -> Model {
+pub(in crate::models) fn random_model(model_type: &str) -> Model {
     init(config(model_type), Path::new("config"), Dtype::Float32, 7).unwrap()
 }
 
