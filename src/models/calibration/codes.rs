@@ -30,7 +30,7 @@ pub(super) fn code(value: f32, scale: f32, bias: f32, most: f32) -> f32 {
 
 /// Codes `[rows, width]` as MLX packs them: the bits of a row follow each other from the lowest bit of the first word on.
 pub(crate) fn pack(codes: &[u8], rows: usize, width: usize, bits: i32) -> Result<Array> {
-    if codes.len() != rows * width || (width * bits as usize) % 32 != 0 {
+    if codes.len() != rows * width || !(width * bits as usize).is_multiple_of(32) {
         return Err(Error::Internal(format!("{} codes of {bits} bits are no {rows} rows of {width}", codes.len())));
     }
     let words = width * bits as usize / 32;

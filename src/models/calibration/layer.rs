@@ -114,7 +114,7 @@ impl Worker<'_> {
         eval(&[&chosen, &nearest, &whole])?;
         let value = |array: &Array| array.item().map(f64::from);
         let mut errors = Errors { chosen: value(&chosen)?, rounded: value(&nearest)?, whole: value(&whole)? };
-        if method != Method::Rtn && !(errors.chosen <= errors.rounded) {
+        if method != Method::Rtn && (errors.chosen.is_nan() || errors.chosen > errors.rounded) {
             (codes, method, note) = (rounded, Method::Rtn, Some("rounding was better".into()));
             errors.chosen = errors.rounded;
         }
@@ -123,7 +123,7 @@ impl Worker<'_> {
     }
 
     /// Packs linear layers that get the same inputs.
-    pub fn linears<'l, const N: usize>(&mut self, prefix: &str, layers: [(&str, &'l mut Linear); N], gram: &Gram) -> Result<()> {
+    pub fn linears<const N: usize>(&mut self, prefix: &str, layers: [(&str, &mut Linear); N], gram: &Gram) -> Result<()> {
         let mut inputs = None;
         for (name, layer) in layers {
             let name = crate::nn::join(prefix, name);
