@@ -53,6 +53,7 @@ macro_rules! kernels {
 kernels! {
     fn mlxn_exp(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
     fn mlxn_logsumexp(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
+    fn mlxn_top_k(res: *mut mlx_array, x: mlx_array, k: mlx_array, s: mlx_stream);
     fn mlxn_top_p(res: *mut mlx_array, x: mlx_array, p: mlx_array, s: mlx_stream);
     fn mlxn_sum_of_squares(res: *mut mlx_array, x: mlx_array, s: mlx_stream);
     fn mlxn_swiglu(res: *mut mlx_array, gate: mlx_array, up: mlx_array, s: mlx_stream);

@@ -35,6 +35,28 @@ pub fn logsumexp(x: &Array) -> Result<Array> {
     output(|result| unsafe { sys::mlxn_logsumexp(result, x.0, stream::current()) })
 }
 
+/// The `ranks`-th largest of each row, `[.., 1]`: where top-k ends. `ranks` is int32, a scalar or an entry for each row, each at least 1
+/// and at most `largest`, which is at most the row's length.
+pub fn top_k_threshold(logits: &Array, ranks: &Array, largest: i32) -> Result<Array> {
+    let width = logits.shape().last().copied().unwrap_or(0);
+    let rows = if width == 0 { 0 } else { logits.size() / width as usize };
+    if !usable(&[logits]) || rows == 0 || ranks.dtype() != Dtype::Int32 || (ranks.size() != 1 && ranks.size() != rows) {
+        return partitioned_top_k_threshold(logits, ranks, largest);
+    }
+    // SAFETY: valid handles.
+    output(|result| unsafe { sys::mlxn_top_k(result, logits.0, ranks.0, stream::current()) })
+}
+
+/// The same of MLX's operations, which move the rows' numbers around.
+pub(super) fn partitioned_top_k_threshold(logits: &Array, ranks: &Array, largest: i32) -> Result<Array> {
+    let best = logits.topk(largest, -1)?;
+    if ranks.ndim() == 0 {
+        return best.min(&[-1], true);
+    }
+    let places = Array::scalar_i32(largest).subtract(ranks)?;
+    best.sort(-1)?.take_along_axis(&places.broadcast_to(&[logits.dim(0), 1])?, -1)
+}
+
 /// The least logit, `[.., 1]`, over which there is less than the share `p` of a row's mass: where top-p ends. `p` is a scalar, or has an
 /// entry for each row. -inf for shares from 1.
 pub fn top_p_threshold(logits: &Array, p: &Array) -> Result<Array> {

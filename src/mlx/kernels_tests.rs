@@ -362,6 +362,44 @@ fn top_p_ends_where_sorting_ends_it() {
 }
 
 #[test]
+fn top_k_is_the_kth_of_the_sorted_row() {
+    if on_gpu() {
+        return;
+    }
+    let (low, high) = (f32::NEG_INFINITY, f32::INFINITY);
+    for width in [1, 2, 7, 1000, 5003] {
+        let rows = normal(width as u64, &[5, width]);
+        let tied = rows.round(0).unwrap();
+        let masked = ops::where_(&rows.less(&Array::scalar(0.)).unwrap(), &Array::scalar(low), &rows).unwrap();
+        for (name, logits) in [("plain", &rows), ("tied", &tied), ("masked", &masked)] {
+            let values = logits.to_f32().unwrap();
+            let ranks = [1, width.min(2), (width + 1) / 2, (width - 1).max(1), width];
+            let found = kernels::top_k_threshold(logits, &Array::from_slice(&ranks, &[5, 1]).unwrap(), width).unwrap();
+            assert_eq!(found.shape(), [5, 1]);
+            for (row, &found) in found.to_f32().unwrap().iter().enumerate() {
+                let mut own = values[row * width as usize..(row + 1) * width as usize].to_vec();
+                own.sort_by(|a, b| b.total_cmp(a));
+                assert_eq!(found, own[ranks[row] as usize - 1], "{name}, {width} wide, rank {}", ranks[row]);
+            }
+            for rank in ranks {
+                let of = |function: fn(&Array, &Array, i32) -> Result<Array>| {
+                    function(logits, &Array::scalar_i32(rank), rank).unwrap().to_f32().unwrap()
+                };
+                assert_eq!(of(kernels::top_k_threshold), of(kernels::partitioned_top_k_threshold), "{name}, rank {rank}");
+            }
+        }
+    }
+    // Signs, both zeros, the ends of the range, and NaN over all.
+    let row = [-1f32, 0., -0., high, low, f32::MAX, f32::MIN, 1e-45, f32::NAN];
+    let logits = Array::from_slice(&row, &[9]).unwrap();
+    let all: Vec<f32> = (1..=9)
+        .map(|rank| kernels::top_k_threshold(&logits, &Array::scalar_i32(rank), 9).unwrap().to_f32().unwrap()[0])
+        .collect();
+    assert!(all[0].is_nan());
+    assert_eq!(all[1..], [high, f32::MAX, 1e-45, 0., 0., -1., f32::MIN, low]);
+}
+
+#[test]
 fn top_p_of_each_row_and_of_rows_at_the_ends() {
     if on_gpu() {
         return;

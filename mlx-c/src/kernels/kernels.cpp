@@ -1,5 +1,6 @@
 #include "kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -15,7 +16,7 @@
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 #include "pool.h"
-#include "top_p.h"
+#include "thresholds.h"
 
 namespace mx = mlx::core;
 using mx::array;
@@ -195,7 +196,28 @@ class SumOfSquares : public Kernel {
   }
 };
 
-// ---- Top-p
+// ---- Top-k and top-p
+
+class TopK : public Kernel {
+ public:
+  using Kernel::Kernel;
+  const char* name() const override { return "mlxn::TopK"; }
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
+    float* y = allocate(outputs[0]);
+    const float* x = inputs[0].data<float>();
+    const int32_t* k = inputs[1].data<int32_t>();
+    const size_t width = static_cast<size_t>(inputs[0].shape(-1)), each = inputs[1].size() == 1 ? 0 : 1;
+    dispatch([=, rows = outputs[0].size()] {
+      split(rows, rows_per_block(width), [&](size_t start, size_t count) {
+        for (size_t row = start; row < start + count; row++) {
+          const size_t rank = std::clamp<int64_t>(k[row * each], 1, static_cast<int64_t>(width));
+          y[row] = top_k_threshold(x + row * width, width, rank);
+        }
+      });
+    });
+  }
+};
 
 class TopP : public Kernel {
  public:
@@ -680,6 +702,19 @@ int mlxn_logsumexp(mlx_array* res, mlx_array x, mlx_stream s) {
     shape.back() = 1;
     const auto& stream = mlx_stream_get_(s);
     mlx_array_set_(*res, make<LogSumExp>(shape, stream, {contiguous(in, stream)}));
+  });
+}
+
+int mlxn_top_k(mlx_array* res, mlx_array x, mlx_array k, mlx_stream s) {
+  return guarded([&] {
+    const array &in = floats(x), &ranks = mlx_array_get_(k);
+    require(in.ndim() > 0 && in.shape(-1) > 0, "top_k needs a last axis of size 1 or more");
+    require(ranks.dtype() == mx::int32, "top_k needs int32 ranks");
+    mx::Shape shape = in.shape();
+    shape.back() = 1;
+    require(ranks.size() == 1 || ranks.size() == in.size() / in.shape(-1), "top_k needs one rank, or one for each row");
+    const auto& stream = mlx_stream_get_(s);
+    mlx_array_set_(*res, make<TopK>(shape, stream, {contiguous(in, stream), contiguous(ranks, stream)}));
   });
 }
 

@@ -11,6 +11,8 @@ extern "C" {
 int mlxn_exp(mlx_array* res, mlx_array x, mlx_stream s);
 // Over the last axis, which stays with size 1.
 int mlxn_logsumexp(mlx_array* res, mlx_array x, mlx_stream s);
+// The k-th largest of each row; k, int32, holds one rank, or one for each row. The last axis stays with size 1.
+int mlxn_top_k(mlx_array* res, mlx_array x, mlx_array k, mlx_stream s);
 // The logit at which top-p ends in each row; p holds one share, or one for each row. The last axis stays with size 1.
 int mlxn_top_p(mlx_array* res, mlx_array x, mlx_array p, mlx_stream s);
 // silu(gate) * up, of one shape.

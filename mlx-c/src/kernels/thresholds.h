@@ -1,9 +1,11 @@
-// The logit at which top-p ends, without sorting the row.
+// The logits at which top-k and top-p end, without sorting the row.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -73,6 +75,23 @@ inline float top_p_threshold(const float* x, size_t n, float p) {
     key = key << width | static_cast<uint32_t>(crossing(bins, target, above));
   }
   return key_float(key);
+}
+
+// The `k`-th largest of x[0..n], 1 <= k <= n; NaN is larger than all, as MLX sorts it. Numbers are counted by the upper bits of their keys,
+// and only those of the bin in which the k-th lies are looked at again.
+inline float top_k_threshold(const float* x, size_t n, size_t k) {
+  constexpr int BITS = 12;
+  const auto key_of = [x](size_t i) { return std::isnan(x[i]) ? UINT32_MAX : float_key(x[i]); };
+  std::vector<uint32_t> bins(1 << BITS, 0);
+  for (size_t i = 0; i < n; i++) bins[key_of(i) >> (32 - BITS)]++;
+  size_t bin = bins.size() - 1;
+  while (bins[bin] < k) k -= bins[bin--];
+  std::vector<uint32_t> inside;
+  inside.reserve(bins[bin]);
+  for (size_t i = 0; i < n; i++)
+    if (key_of(i) >> (32 - BITS) == bin) inside.push_back(key_of(i));
+  std::nth_element(inside.begin(), inside.begin() + static_cast<ptrdiff_t>(k - 1), inside.end(), std::greater<>());
+  return key_float(inside[k - 1]);
 }
 
 } // namespace mlxn

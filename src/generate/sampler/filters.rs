@@ -11,25 +11,19 @@ fn keep_from(logits: &Array, threshold: &Array) -> Result<Array> {
     ops::where_(&logits.less(threshold)?, &Array::scalar(f32::NEG_INFINITY), logits)
 }
 
-/// The `ranks`-th largest logits, int32 `[B, 1]` or scalar; none is above `largest`.
-fn ranked(logits: &Array, ranks: &Array, largest: i32) -> Result<Array> {
-    let best = logits.topk(largest, -1)?;
-    if ranks.ndim() == 0 {
-        return best.min(&[-1], true);
-    }
-    let places = Array::scalar_i32(largest).subtract(ranks)?;
-    best.sort(-1)?.take_along_axis(&places.broadcast_to(&[logits.dim(0), 1])?, -1)
-}
-
 /// Keeps the `k` largest and the equals of the last of them; 0 keeps all. `k` is int32; `largest` is the largest `k`.
 pub(super) fn top_k(logits: &Array, k: &Array, largest: i32) -> Result<Array> {
     let size = logits.dim(-1);
     if k.ndim() == 0 {
-        return if (1..size).contains(&largest) { keep_from(logits, &ranked(logits, k, largest)?) } else { Ok(logits.clone()) };
+        return if (1..size).contains(&largest) {
+            keep_from(logits, &kernels::top_k_threshold(logits, k, largest)?)
+        } else {
+            Ok(logits.clone())
+        };
     }
     let largest = largest.min(size);
     let (zero, last) = (Array::scalar_i32(0), Array::scalar_i32(largest));
-    let threshold = ranked(logits, &k.maximum(&Array::scalar_i32(1))?.minimum(&last)?, largest)?;
+    let threshold = kernels::top_k_threshold(logits, &k.maximum(&Array::scalar_i32(1))?.minimum(&last)?, largest)?;
     keep_from(logits, &ops::where_(&k.greater(&zero)?, &threshold, &Array::scalar(f32::NEG_INFINITY))?)
 }
 
@@ -46,7 +40,7 @@ pub(super) fn min_p(logits: &Array, p: &Array, least: &Array, most: i32) -> Resu
         return keep_from(logits, &threshold);
     }
     let most = most.min(logits.dim(-1));
-    let stay = ranked(logits, &least.minimum(&Array::scalar_i32(most))?, most)?;
+    let stay = kernels::top_k_threshold(logits, &least.minimum(&Array::scalar_i32(most))?, most)?;
     keep_from(logits, &threshold.minimum(&stay)?)
 }
 
