@@ -54,12 +54,62 @@ describe('mlx-node generate --prompt-cache-file', () => {
       '--system cannot be combined with --prompt-cache-file',
     );
     expect((await generate(dir, '--prefill-response', 'a')).stderr).toContain('--prefill-response cannot be combined');
-    expect((await generate(dir, '--prompt-lookup')).stderr).toContain('promptCache cannot be combined with draftModel');
+    expect((await generate(dir, '--prompt-lookup')).code, 'guesses go with it').toBe(0);
     const missing = await cli(['generate', '-m', dir, '--prompt-cache-file', `${file}.no`, 'x']);
     expect([missing.code, missing.stdout]).toEqual([1, '']);
     expect(missing.stderr).toContain(`${file}.no`);
     const spelled = await generate(`${dir}/../${dir.split('/').at(-1)!}`);
     expect(spelled.code, 'the same folder').toBe(0);
+  });
+});
+
+describe('mlx-node chat --prompt-cache-file', () => {
+  it('goes on from it, turn after turn, as if it had read the whole', async () => {
+    const dir = tinyCheckpoint();
+    const file = `${tempDir()}/cache.safetensors`;
+    await cli(['cache-prompt', '-m', dir, '--prompt-cache-file', file, '-s', 'be kind', 'hello, you']);
+    const flags = ['chat', '-m', dir, '--temp', '0', '--ignore-eos', '-n', '6'];
+    const rest = ' are late\nwhy?\n/regenerate\n/undo\nand now?\n/clear\n were here\n';
+    const whole = rest.replaceAll(/^ /gm, 'hello, you ');
+    for (const more of [[], ['--prompt-lookup'], ['--kv-bits', '8', '--kv-group-size', '32']]) {
+      const wanted = more.includes('--kv-bits') ? undefined : await cli([...flags, ...more, '-s', 'be kind'], whole);
+      const got = await cli([...flags, ...more, '--prompt-cache-file', file, '--verbose'], rest);
+      if (wanted === undefined) {
+        // Heads of this model are too small to be quantised: a typed error for each message.
+        expect(got.code).toBe(1);
+        expect(got.stderr).toContain('does not divide');
+        continue;
+      }
+      expect([got.code, got.stdout]).toEqual([0, wanted.stdout]);
+      // The second message reads what is new: its own text, and the end of the answer before.
+      const known = [...got.stderr.matchAll(/prompt (\d+) tokens(?: \((\d+) known\))?/g)].map(
+        ([, all, known = '0']) => [Number(all), Number(known)],
+      );
+      const answer = 6;
+      const first = ' are late\nassistant: '.length;
+      const added = '\nuser: why?\nassistant: '.length;
+      expect(known[0]).toEqual([first, 0]);
+      expect(known[1]![0]).toBe(first + answer + added);
+      expect(known[1]![1]).toBeGreaterThanOrEqual(first + answer - 1);
+      expect(known[2], 'only the last token is read again').toEqual([known[1]![0], known[1]![0]! - 1]);
+      expect(known.at(-1)![1], 'behind the beginning nothing is known of another message').toBeLessThanOrEqual(1);
+    }
+  });
+
+  it("refuses another model's, a system message and another beginning", async () => {
+    const dir = tinyCheckpoint();
+    const file = `${tempDir()}/cache.safetensors`;
+    await cli(['cache-prompt', '-m', dir, '--prompt-cache-file', file, 'hello']);
+    const chat = (model: string, input: string, ...flags: string[]) =>
+      cli(['chat', '-m', model, '--prompt-cache-file', file, '-n', '2', ...flags], input);
+    const other = await chat(tinyCheckpoint(), 'x\n');
+    expect([other.code, other.stdout]).toEqual([2, '']);
+    expect(other.stderr).toContain(`is what '${dir}' has read`);
+    for (const flag of ['--system', '--load', '--max-kv-size'])
+      expect((await chat(dir, 'x\n', flag, '9')).stderr).toMatch(/--prompt-cache-file/);
+    const late = await chat(dir, '/system be kind\nx\n');
+    expect([late.code, late.stdout.trim()]).toEqual([1, '']);
+    expect(late.stderr).toContain('a system message cannot be combined with --prompt-cache-file');
   });
 });
 

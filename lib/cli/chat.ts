@@ -3,7 +3,9 @@ import { MlxError } from '../errors.js';
 import { stopOnSignals } from '../interrupt.js';
 import type { LanguageModel } from '../model.js';
 import type { ChatTemplateOptions } from '../tokenizer.js';
+import type { ModelCache } from '../cache/index.js';
 import { complete } from './chat/commands.js';
+import { ContinuedModel } from './chat/continued.js';
 import { Conversation } from './chat/conversation.js';
 import type { ConversationOptions } from './chat/conversation.js';
 import { History, historyPath } from './chat/history.js';
@@ -14,7 +16,7 @@ import { formatOf, withFormat } from './format.js';
 import type { FormatFlags } from './format.js';
 import { UsageError, wholeNumber } from './io.js';
 import type { CliIo } from './io.js';
-import { kvCacheOptions, withKvCache } from './kv-cache.js';
+import { kvCacheOptions, readPromptCache, withKvCache, withPromptCacheFile } from './kv-cache.js';
 import type { KvCacheFlags } from './kv-cache.js';
 import { withModel } from './loading.js';
 import type { ModelFlags } from './loading.js';
@@ -25,7 +27,7 @@ import type { SpeculationFlags } from './speculation.js';
 import { styleFor } from './style.js';
 import type { Style } from './style.js';
 
-interface Flags extends ModelFlags, SpeculationFlags, FormatFlags, Omit<KvCacheFlags, 'promptCacheFile'> {
+interface Flags extends ModelFlags, SpeculationFlags, FormatFlags, KvCacheFlags {
   system?: string;
   chatTemplateConfig?: ChatTemplateOptions;
   maxContext?: number;
@@ -45,7 +47,9 @@ export function chatCommand(io: CliIo): Command {
         .default('truncate-oldest'),
     )
     .option('-v, --verbose', 'print tokens, speeds and memory after every answer, to standard error');
-  return withKvCache(withFormat(withSpeculation(withSampling(command, 'as many as the context holds'))))
+  return withPromptCacheFile(
+    withKvCache(withFormat(withSpeculation(withSampling(command, 'as many as the context holds')))),
+  )
     .addHelpText(
       'after',
       '\n/help in the chat shows its commands. Ctrl-C stops an answer; Ctrl-D leaves. From a pipe, every line is a message, and standard output\nis the answers alone.\n\nExamples:\n  mlx-node chat --model Qwen/Qwen3-0.6B --system "Be brief." --temp 0.6\n  printf "What is 2+2?\\nAnd times 3?\\n" | mlx-node chat --model ./Qwen3-0.6B --no-thinking',
@@ -54,11 +58,27 @@ export function chatCommand(io: CliIo): Command {
       const format = formatOf(flags);
       checkSpeculation(flags, format.responseFormat !== undefined);
       const caching = kvCacheOptions(flags);
+      const held = flags.promptCacheFile === undefined ? undefined : (flags.system ?? flags.load);
+      if (held !== undefined)
+        throw new UsageError(
+          `${flags.system === undefined ? '--load' : '--system'} cannot be combined with --prompt-cache-file, which holds the beginning of the conversation`,
+        );
       if (io.stdin === undefined) throw new UsageError('there is nobody to talk to: standard input is closed');
       const stop = stopOnSignals();
       try {
+        const beginning =
+          flags.promptCacheFile === undefined
+            ? undefined
+            : await readPromptCache(flags.promptCacheFile, flags.model, stop.signal);
         await withModels(flags, stop.signal, io.stderr, (model, speculation) =>
-          chat(io, model, flags, { ...speculation, ...caching, ...format, settings: givenSampling(self) }, stop.signal),
+          chat(
+            io,
+            model,
+            beginning,
+            flags,
+            { ...speculation, ...caching, ...format, settings: givenSampling(self) },
+            stop.signal,
+          ),
         );
       } finally {
         stop.release();
@@ -69,6 +89,7 @@ export function chatCommand(io: CliIo): Command {
 async function chat(
   io: CliIo,
   model: LanguageModel,
+  beginning: ModelCache | undefined,
   flags: Flags,
   given: Omit<ConversationOptions, 'contextShift'>,
   signal: AbortSignal,
@@ -82,7 +103,10 @@ async function chat(
   if (flags.system !== undefined) options.system = flags.system;
   if (flags.maxContext !== undefined) options.maxContext = flags.maxContext;
   if (flags.chatTemplateConfig !== undefined) options.chatTemplateOptions = flags.chatTemplateConfig;
-  const conversation = new Conversation(model, options);
+  const conversation = new Conversation(
+    beginning === undefined ? model : new ContinuedModel(model, beginning),
+    options,
+  );
   if (flags.load !== undefined) await conversation.load(flags.load);
 
   const style = styleFor(io.stdout);

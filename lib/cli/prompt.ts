@@ -2,6 +2,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { errorText } from '../errors.js';
 import type { LanguageModel } from '../model.js';
+import type { GenerateOptions } from '../sampling.js';
 import type { ChatTemplateOptions, Message, Tokenizer } from '../tokenizer.js';
 import { readStdin, UsageError } from './io.js';
 import type { CliIo } from './io.js';
@@ -118,13 +119,23 @@ export function restIds(
   if (flags.raw === true || !tokenizer.hasChatTemplate) return encode(prompt);
   const options: ChatTemplateOptions = { ...flags.chatTemplateConfig };
   if (enableThinking !== undefined) options.enableThinking = enableThinking;
-  const render = (content: string): string => tokenizer.applyChatTemplate([{ role: 'user', content }], options);
-  // What stands before a message does not depend on what it says.
-  const marker = '<query>';
-  const at = render(marker).indexOf(marker);
+  const before = beforeMessage(tokenizer, { chatTemplateOptions: options });
+  return encode(tokenizer.applyChatTemplate([{ role: 'user', content: prompt }], options).slice(before.length));
+}
+
+/** What the chat template puts before a user's first message, which does not depend on what that says. */
+export function beforeMessage(
+  tokenizer: Pick<Tokenizer, 'applyChatTemplate'>,
+  { chatTemplateOptions, enableThinking }: Pick<GenerateOptions, 'chatTemplateOptions' | 'enableThinking'>,
+): string {
+  const options: ChatTemplateOptions = { ...chatTemplateOptions };
+  if (enableThinking !== undefined) options.enableThinking = enableThinking;
+  const content = '<query>';
+  const text = tokenizer.applyChatTemplate([{ role: 'user', content }], options);
+  const at = text.indexOf(content);
   if (at < 0)
     throw new UsageError('the chat template changes the text of messages, so none can be continued; use --raw');
-  return encode(render(prompt).slice(at));
+  return text.slice(0, at);
 }
 
 /** The last message is left open where it ends, as with transformers' continue_final_message. */
