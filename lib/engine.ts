@@ -286,6 +286,7 @@ export class EngineCore {
       decodeMs,
       draftTokens,
       acceptedTokens,
+      plainTokens,
       caches,
     } of finished) {
       const answer = this.#answers.get(request);
@@ -297,7 +298,7 @@ export class EngineCore {
       const acceptanceRate = draftTokens > 0 ? acceptedTokens / draftTokens : 0;
       answer?.finish({
         ...summarize(promptTokens, cachedTokens, generatedTokens, promptMs, decodeMs),
-        ...(this.#speculates ? { speculation: { draftTokens, acceptedTokens, acceptanceRate } } : {}),
+        ...(this.#speculates ? { speculation: { draftTokens, acceptedTokens, acceptanceRate, plainTokens } } : {}),
       });
     }
     for (const { request, code, message } of failed) {

@@ -119,7 +119,7 @@ function leftPaddingOf(attentionMask: ArrayLike, shape: readonly number[]): numb
 
 export interface GenerateBatchOptions extends Omit<
   GenerateOptions,
-  'n' | 'onProgress' | 'logitsProcessors' | keyof SpeculationOptions | keyof CachingOptions
+  'n' | 'onProgress' | 'logitsProcessors' | keyof SpeculationOptions | 'promptCache'
 > {
   /** Answers for each prompt. Default 1. */
   numGenerations?: number;
@@ -138,7 +138,7 @@ export interface GenerateBatchResult {
 }
 
 const batchKeys = [
-  ...generateKeys.filter((key) => !['n', 'logitsProcessors', ...speculationKeys, ...cachingKeys].includes(key)),
+  ...generateKeys.filter((key) => !['n', 'logitsProcessors', 'promptCache', ...speculationKeys].includes(key)),
   'numGenerations',
   'completionBatchSize',
   'prefillBatchSize',
@@ -368,7 +368,7 @@ export class LanguageModel {
     return new EngineCore(
       guard(() => this.handle.createEngine(limits, draft, prefixCache?.native)),
       this.#tokenizer,
-      draft !== undefined || limits.promptLookup !== undefined,
+      draft !== undefined || limits.promptLookup !== undefined || limits.fastForward === true,
     );
   }
 
@@ -385,6 +385,7 @@ export class LanguageModel {
     rejectUnknownKeys(options, batchKeys, where);
     const { numGenerations = 1, completionBatchSize, prefillBatchSize, prefillStepSize, onProgress, ...rest } = options;
     const handle = this.handle;
+    checkCaching(options, where);
     const limits = {
       ...resolveLimits({ maxBatchSize: completionBatchSize, prefillBatchSize, prefillStepSize }, where),
       ...resolveCache(options, where),
@@ -397,7 +398,15 @@ export class LanguageModel {
     const ids = prompts.map((prompt) => this.encodePrompt(prompt, options));
     await this.#tokenizer?.prepareNative(sampling.responseFormat);
     const batch = await withSignal(options.signal, (cancel) =>
-      handle.generateBatch(ids, sampling, cancel, onProgress, this.#tokenizer?.handle, limits),
+      handle.generateBatch(
+        ids,
+        sampling,
+        cancel,
+        onProgress,
+        this.#tokenizer?.handle,
+        limits,
+        options.prefixCache?.native,
+      ),
     );
     const rows = batch.tokens.map((tokens, i) => ({
       text: batch.texts?.[i] ?? '',
@@ -408,7 +417,7 @@ export class LanguageModel {
     }));
     return {
       completions: ids.map((_, i) => rows.slice(i * numGenerations, (i + 1) * numGenerations)),
-      ...summarize(batch.promptTokens, 0, batch.generatedTokens, batch.prefillMs, batch.decodeMs),
+      ...summarize(batch.promptTokens, batch.cachedTokens, batch.generatedTokens, batch.prefillMs, batch.decodeMs),
     };
   }
 

@@ -77,7 +77,7 @@ export interface PromptLookupOptions {
 
 /**
  * Speculative decoding: several tokens are guessed and checked in one pass of the model. Answers are distributed as without it, and
- * greedy answers are the same. Requests are then answered one after the other.
+ * greedy answers are the same. The requests of an engine then take turns, one pass each, instead of sharing a batch.
  */
 export interface SpeculationOptions {
   /** A smaller model with the same vocabulary, which makes the guesses. */
@@ -89,13 +89,18 @@ export interface SpeculationOptions {
    * `promptLookup`.
    */
   numDraftTokens?: number;
+  /**
+   * Where `responseFormat` leaves no choice about the text, read it in one pass, token by token as the model would have had to write it.
+   * May be combined with either kind of guesses. Default false: with a seed, drawn answers are others than without it.
+   */
+  fastForward?: boolean;
 }
 
 /** What an answer of its own begins with, beside the prompt. */
 export interface CachingOptions {
   /**
-   * Caches that the prompt goes on from (`makePromptCache`, `loadPromptCache`), in place of what the options of caches say. When the answer
-   * has ended by itself they have read the prompt and the answer, but perhaps its last token; otherwise they are as before.
+   * Caches that the prompt goes on from (`makePromptCache`, `loadPromptCache`), in place of what the options of caches say. Those of a
+   * `draftModel` may follow; without them it sees only the prompt. When the answer has ended by itself they have read the prompt and the answer, but perhaps its last token; otherwise they are as before.
    */
   promptCache?: readonly LayerCache[];
   /** Looks up the beginning of the prompt here before it is read, and puts in the prompt and the answer. */
@@ -106,7 +111,7 @@ export const cachingKeys = ['promptCache', 'prefixCache'] as const;
 
 export const kvCacheKeys = ['maxKvSize', 'keep', 'kvBits', 'kvGroupSize', 'quantizedKvStart'] as const;
 
-export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens'] as const;
+export const speculationKeys = ['draftModel', 'promptLookup', 'numDraftTokens', 'fastForward'] as const;
 
 export const requestKeys = [
   'stop',
@@ -222,7 +227,7 @@ export function checkCaching(
 
 /** The addon's options of speculative decoding and the draft model, checked. */
 export function resolveSpeculation(
-  { draftModel, promptLookup, numDraftTokens }: SpeculationOptions,
+  { draftModel, promptLookup, numDraftTokens, fastForward }: SpeculationOptions,
   where: string,
 ): { limits: NativeEngineOptions; draft: NativeModel | undefined } {
   if (draftModel !== undefined && promptLookup !== undefined && promptLookup !== false) {
@@ -235,11 +240,14 @@ export function resolveSpeculation(
   if (lookup !== undefined && (typeof lookup !== 'object' || lookup === null))
     refuse('promptLookup', where, 'true, false or an object', promptLookup);
   if (lookup !== undefined) rejectUnknownKeys(lookup, ['maxNgramSize', 'minNgramSize'], `promptLookup of ${where}`);
+  if (fastForward !== undefined && typeof fastForward !== 'boolean')
+    refuse('fastForward', where, 'true or false', fastForward);
   const sizes = resolveLimits({ ...lookup } as NativeEngineOptions, `promptLookup of ${where}`);
   return {
     limits: {
       ...resolveLimits({ numDraftTokens }, where),
       ...(lookup === undefined ? {} : { promptLookup: sizes as NativeEngineOptions['promptLookup'] }),
+      ...(fastForward === true ? { fastForward } : {}),
     },
     draft: handle as NativeModel | undefined,
   };

@@ -22,6 +22,8 @@ export interface Speculation {
   acceptedTokens: number;
   /** Of the guesses, from 0 to 1; 0 where there were none. */
   acceptanceRate: number;
+  /** Tokens for which nothing was guessed, because a cache bounded by `maxKvSize` was full and could not have taken wrong guesses back. */
+  plainTokens: number;
 }
 
 /** One answer. */
@@ -42,7 +44,7 @@ export interface GenerateResult extends Completion {
   completions: Completion[];
   usage: Usage;
   timings: Timings;
-  /** With `draftModel` or `promptLookup`. */
+  /** With `draftModel`, `promptLookup` or `fastForward`. */
   speculation?: Speculation;
 }
 

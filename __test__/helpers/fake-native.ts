@@ -105,7 +105,9 @@ export class FakeModel {
           if (!last) continue;
           requests.delete(request);
           const { promptTokens, made: generatedTokens } = state;
-          const guessed = guesses ? { draftTokens: 8, acceptedTokens: 6 } : { draftTokens: 0, acceptedTokens: 0 };
+          const guessed = guesses
+            ? { draftTokens: 8, acceptedTokens: 6, plainTokens: 0 }
+            : { draftTokens: 0, acceptedTokens: 0, plainTokens: 0 };
           const counts = { promptTokens, cachedTokens: 0, generatedTokens };
           events.finished.push({ request, ...counts, promptMs: 10, decodeMs: 20, ...guessed });
         }
@@ -138,6 +140,7 @@ export class FakeModel {
       logprobs: tokens.map((row) => row.map(() => -1)),
       finishReasons: tokens.map((row) => (row.at(-1) === 0 ? 'stop' : 'length')),
       promptTokens: promptIds.flat().length,
+      cachedTokens: 0,
       generatedTokens: tokens.flat().length,
       steps: options.maxTokens,
       prefillMs: 1,

@@ -128,7 +128,7 @@ describe('mlx-node', () => {
       /--prompt-lookup-min-ngram \(4\) is above --prompt-lookup-max-ngram \(3\)/,
     ],
     [['chat', '-m', 'm', '--json-object', '--regex', 'a'], /--json-object and --regex cannot go together/],
-    [['chat', '-m', 'm', '--json-object', '--prompt-lookup'], /guesses cannot be combined with a format/],
+    [['chat', '-m', 'm', '--fast-forward'], /--fast-forward needs a format of the answer/],
     [['generate', '-m', 'm', 'x', '--format-after-thinking'], /--format-after-thinking needs a format/],
     [['generate', '-m', 'm', 'x', '--json-schema', '{'], /takes JSON or a file with it; it cannot be parsed/],
     [['generate', '-m', 'm', 'x', '--json-schema', 'no.json'], /--json-schema: no\.json cannot be read/],
@@ -213,6 +213,7 @@ describe('mlx-node', () => {
     const others = ['tools', 'signal', 'onProgress', 'logitsProcessors', 'n', 'prefixCache'];
     const flags: Record<string, string[]> = {
       draftModel: ['--draft-model <model>'],
+      fastForward: ['--fast-forward'],
       numDraftTokens: ['--num-draft-tokens <n>'],
       promptLookup: ['--prompt-lookup ', '--prompt-lookup-max-ngram <n>', '--prompt-lookup-min-ngram <n>'],
       responseFormat: ['--json-schema <schema>', '--json-object', '--regex <pattern>', '--grammar <file>'],
@@ -250,7 +251,7 @@ describe('mlx-node', () => {
     const generate = ['generate', '-m', checkpoint(), 'x', '-n', '4'];
     const drafted = await cli([...generate, '--draft-model', checkpoint(), '--num-draft-tokens', '3', '--json']);
     expect(JSON.parse(drafted.stdout)).toMatchObject({
-      speculation: { draftTokens: 8, acceptedTokens: 6, acceptanceRate: 0.75 },
+      speculation: { draftTokens: 8, acceptedTokens: 6, acceptanceRate: 0.75, plainTokens: 0 },
     });
     expect(calls.engines.at(-1)).toMatchObject({ limits: { numDraftTokens: 3 }, draft: expect.any(FakeModel) });
     expect(dispose).toHaveBeenCalledTimes(2);

@@ -95,19 +95,58 @@ describe('kinds of caches', () => {
     await expect(model.generate([5], { kvBits: 8, kvGroupSize: 64 })).rejects.toThrow(
       /kvGroupSize 64 does not divide the 32 features/,
     );
-    await expect(model.generate([5], { maxKvSize: 8, promptLookup: true })).rejects.toThrow(
-      /maxKvSize cannot be combined with draftModel or promptLookup/,
-    );
     const quantised = { kvBits: 8, kvGroupSize: 32, maxTokens: 20, temperature: 0, ignoreEos: true };
     const guessed = await model.generate(prompt(12), { ...quantised, promptLookup: true });
     expectNear(guessed, await model.generate(prompt(12), quantised), 1e-2);
     using engine = new Engine(model);
     expect(() => engine.submit([5], { maxKvSize: 8 } as object)).toThrow('maxKvSize is an option of the engine');
-    expect(() => new Engine(model, { prefixCache: true, promptLookup: true })).toThrow(
-      /prefixCache cannot be combined/,
-    );
     expect(() => new Engine(model, { prefixCache: { maxByte: 3 } as object })).toThrow("did you mean 'maxBytes'?");
     expect(() => new Engine(model, { prefixCache: 3 as unknown as boolean })).toThrow(/prefixCache of Engine must be/);
+  });
+});
+
+describe('guesses', () => {
+  const options = { maxTokens: 30, temperature: 0, ignoreEos: true };
+  const quoting = Array.from({ length: 40 }, (_, i) => 2 + (i % 7));
+
+  it('stop where a bounded cache is full, and the answer is that without them', async () => {
+    for (const maxKvSize of [48, 400]) {
+      const plain = await model.generate(quoting, { ...options, maxKvSize });
+      const guessed = await model.generate(quoting, { ...options, maxKvSize, promptLookup: true });
+      expectNear(guessed, plain, 1e-4);
+      const { draftTokens, plainTokens } = guessed.speculation!;
+      expect(draftTokens).toBeGreaterThan(0);
+      // The last token has no guess beside it in any case.
+      if (maxKvSize === 48) expect(plainTokens).toBeGreaterThan(15);
+      else expect(plainTokens).toBe(0);
+    }
+  });
+
+  it('go with prefixes, own caches and other requests', async () => {
+    const plain = await model.generate(quoting, options);
+    const prefixCache = new PrefixCache();
+    for (const known of [0, quoting.length - 1]) {
+      const got = await model.generate(quoting, { ...options, prefixCache, promptLookup: true });
+      expectNear(got, plain, 1e-4);
+      expect(got.usage.cachedTokens).toBe(known);
+    }
+    const promptCache = makePromptCache(model);
+    const [first, rest] = [quoting.slice(0, 25), quoting.slice(25)];
+    const begun = await model.generate(first, { ...options, promptCache, draftModel: model });
+    promptCache.forEach((layer) => layer.trim(layer.offset - first.length));
+    expect(begun.tokens).toHaveLength(30);
+    expectNear(await model.generate(rest, { ...options, promptCache, promptLookup: true }), plain, 1e-4);
+    using engine = new Engine(model, { promptLookup: true, prefixCache: true });
+    const order: string[] = [];
+    const ask = async (name: string, maxTokens: number) => {
+      const answer = await engine.submit(quoting, { ...options, maxTokens });
+      order.push(name);
+      return answer;
+    };
+    const [long, short] = await Promise.all([ask('long', 60), ask('short', 2)]);
+    expect(order).toEqual(['short', 'long']);
+    expect(long.tokens.slice(0, 30)).toEqual(plain.tokens);
+    expect(short.tokens).toEqual(plain.tokens.slice(0, 2));
   });
 });
 
@@ -222,9 +261,6 @@ describe('a prompt cache', () => {
     await expect(model.generate([5], { promptCache, maxKvSize: 9 })).rejects.toThrow(
       /maxKvSize of generate\(\) cannot be given beside promptCache/,
     );
-    await expect(model.generate([5], { promptCache, promptLookup: true })).rejects.toThrow(
-      /promptCache cannot be combined with draftModel or promptLookup/,
-    );
     await expect(model.generate([5], { promptCache: promptCache.slice(1) })).rejects.toThrow(
       /the model has 2 layers and needs as many caches, not 1/,
     );
@@ -300,8 +336,7 @@ describe('a chat', () => {
     own.dispose();
     expect((await own.regenerate()).usage.cachedTokens).toBe(0);
     expect((await own.regenerate()).usage.cachedTokens).toBeGreaterThan(5);
-    // Guesses are made without it.
-    expect((await own.send('a', { promptLookup: true })).usage.cachedTokens).toBe(0);
+    expect((await own.send('a', { promptLookup: true })).usage.cachedTokens).toBeGreaterThan(5);
     expect(() => new ChatSession(model, { prefixCache: 3 as unknown as boolean })).toThrow(/prefixCache must be/);
   });
 });

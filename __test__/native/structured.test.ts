@@ -106,6 +106,41 @@ describe('responseFormat', () => {
     for (const completion of completions.flat()) expectPerson(completion.text);
   });
 
+  it('is held to by guesses too, and what it leaves no choice about takes no pass of its own', async () => {
+    const options: GenerateOptions = { ...hot, temperature: 0, responseFormat: person };
+    const plain = await model.generate('A person:', options);
+    expectPerson(plain.text);
+    const kinds: GenerateOptions[] = [
+      { fastForward: true },
+      { promptLookup: true },
+      { draftModel: model, numDraftTokens: 3 },
+      { fastForward: true, draftModel: model },
+    ];
+    for (const kind of kinds) {
+      const { tokens, logprobs, finishReason, speculation } = await model.generate('A person:', {
+        ...options,
+        ...kind,
+      });
+      expect([tokens, finishReason]).toEqual([plain.tokens, 'stop']);
+      logprobs.forEach((logprob, i) => expect(logprob).toBeCloseTo(plain.logprobs[i]!, 3));
+      if (kind.promptLookup === undefined) expect(speculation!.acceptanceRate).toBe(1);
+      if (kind.fastForward === true) expect(speculation!.acceptedTokens).toBeGreaterThan(5);
+    }
+    // Drawn ones fit as well, also where the thinking comes first.
+    const drawn = { ...hot, seed: 3, n: 3, responseFormat: person, fastForward: true, promptLookup: true };
+    for (const { text } of (await model.generate('A person:', drawn)).completions) expectPerson(text);
+    using engine = new Engine(model, { fastForward: true });
+    const several = await Promise.all([
+      engine.submit('A person:', options),
+      engine.submit('A person:', { temperature: 0, maxTokens: 9, raw: true }),
+    ]);
+    expect(several[0].tokens).toEqual(plain.tokens);
+    expect(several[1].tokens).toHaveLength(9);
+    await expect(model.generate('A', { fastForward: 1 as unknown as boolean })).rejects.toThrow(
+      /fastForward of generate\(\) must be true or false/,
+    );
+  });
+
   it('takes regular expressions, grammars and plain JSON', async () => {
     const options = { ...hot, seed: 2 };
     const answer = async (responseFormat: ResponseFormat): Promise<string> =>

@@ -54,7 +54,7 @@ export interface ChatSessionOptions extends Omit<SendOptions, 'signal'> {
   contextShift?: ContextShift;
   /**
    * Keeps what the model remembers of the conversation, so that a turn reads only what is new. Default true; a {@link PrefixCache} is shared
-   * with whoever else has it. Not used while `draftModel` or `promptLookup` make guesses.
+   * with whoever else has it. A `draftModel` reads every prompt as a whole.
    */
   prefixCache?: boolean | PrefixCache;
 }
@@ -280,10 +280,9 @@ export class ChatSession {
         prefixCache: _p,
         ...sampling
       } = options;
-      const guesses = options.draftModel !== undefined || (options.promptLookup ?? false) !== false;
       const stream = this.model.stream(prompt.ids, {
         ...sampling,
-        ...(guesses || this.#prefixCache === undefined ? {} : { prefixCache: this.#prefixCache }),
+        ...(this.#prefixCache === undefined ? {} : { prefixCache: this.#prefixCache }),
         maxTokens: Math.min(options.maxTokens ?? room, room),
         ...(signal === undefined ? {} : { signal }),
       });

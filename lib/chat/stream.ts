@@ -18,7 +18,7 @@ export interface ChatResult {
   tokens: number[];
   usage: Usage;
   timings: Timings;
-  /** With `draftModel` or `promptLookup`. */
+  /** With `draftModel`, `promptLookup` or `fastForward`. */
   speculation?: Speculation;
   /** Messages that the context had no room for; they stay in the history. */
   droppedMessages: number;

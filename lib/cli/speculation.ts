@@ -15,6 +15,7 @@ export interface SpeculationFlags {
   promptLookup?: boolean;
   promptLookupMaxNgram?: number;
   promptLookupMinNgram?: number;
+  fastForward?: boolean;
 }
 
 /** Adds the options of speculative decoding to a command. */
@@ -29,6 +30,7 @@ export function withSpeculation(command: Command): Command {
   add(new Option('--prompt-lookup', 'guess what followed the last tokens earlier in the text'));
   count('prompt-lookup-max-ngram', 'the most last tokens that must have come before (3)');
   count('prompt-lookup-min-ngram', 'the fewest (1)');
+  add(new Option('--fast-forward', 'read in one pass what a format of the answer leaves no choice about'));
   return command;
 }
 
@@ -37,8 +39,8 @@ export function checkSpeculation(flags: SpeculationFlags, formatted: boolean): v
   const { draftModel, promptLookup, promptLookupMaxNgram: most = 3, promptLookupMinNgram: least = 1 } = flags;
   if (draftModel !== undefined && promptLookup === true)
     throw new UsageError('guesses come from --draft-model or from --prompt-lookup, not from both');
-  if (formatted && (draftModel !== undefined || promptLookup === true))
-    throw new UsageError('guesses cannot be combined with a format of the answer');
+  if (flags.fastForward === true && !formatted)
+    throw new UsageError('--fast-forward needs a format of the answer, such as --json-object');
   if (flags.numDraftTokens !== undefined && draftModel === undefined && promptLookup !== true)
     throw new UsageError('--num-draft-tokens needs --draft-model or --prompt-lookup, which make the guesses');
   if (promptLookup !== true) {
@@ -58,6 +60,7 @@ export async function loadSpeculation(
   const { draftModel, numDraftTokens, promptLookupMaxNgram, promptLookupMinNgram, dtype } = flags;
   const options: SpeculationOptions = {};
   if (numDraftTokens !== undefined) options.numDraftTokens = numDraftTokens;
+  if (flags.fastForward === true) options.fastForward = true;
   if (flags.promptLookup === true) {
     options.promptLookup = {
       ...(promptLookupMaxNgram === undefined ? {} : { maxNgramSize: promptLookupMaxNgram }),
@@ -89,5 +92,6 @@ export async function withModels(
 }
 
 /** How many guesses were right, in words. */
-export const acceptance = ({ draftTokens, acceptedTokens, acceptanceRate }: Speculation): string =>
-  `${acceptedTokens} of ${draftTokens} guesses accepted (${(100 * acceptanceRate).toFixed(1)} %)`;
+export const acceptance = ({ draftTokens, acceptedTokens, acceptanceRate, plainTokens }: Speculation): string =>
+  `${acceptedTokens} of ${draftTokens} guesses accepted (${(100 * acceptanceRate).toFixed(1)} %)` +
+  (plainTokens > 0 ? `, ${plainTokens} tokens without guesses: --max-kv-size was reached` : '');

@@ -135,6 +135,19 @@ impl Cache {
         }
     }
 
+    /// How many tokens could come and be trimmed as if they had never come: a bounded cache drops others for them once it is full, and one
+    /// that is to be quantised from some length on would be so because of them.
+    pub fn reversible(&self) -> i32 {
+        let full = match self {
+            Cache::Kv(_) | Cache::Batch(_) => None,
+            Cache::Rotating(cache) => Some(cache.max_size()),
+            Cache::BatchRotating(cache) => Some(cache.max_size()),
+        };
+        let coded = each!(self, cache => cache.quantizes_at());
+        let limit = [full, coded].into_iter().flatten().min();
+        limit.map_or(i32::MAX, |limit| (limit - 1 - self.len().max(self.offset())).max(0))
+    }
+
     /// Forgets the last `n` slots of every row; returns how many there were to forget: none where `is_trimmable` says no.
     pub fn trim(&mut self, n: i32) -> i32 {
         each!(self, cache => cache.trim(n))

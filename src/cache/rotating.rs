@@ -40,6 +40,11 @@ impl RotatingKvCache {
         RotatingKvCache { store: Store::new(encoding), later, ..self }
     }
 
+    /// The number of tokens that is still to be reached for them to be coded.
+    pub(super) fn quantizes_at(&self) -> Option<i32> {
+        self.later.filter(|_| self.store.encoding().is_none()).map(|(_, start)| start)
+    }
+
     pub(super) fn quantize_later(&mut self, later: Option<(Quantization, i32)>) {
         self.later = later;
     }

@@ -8,7 +8,4 @@ mod speculative;
 pub use engine::*;
 pub use grammar::{CompiledGrammar, Grammar, GrammarCompiler, JsonOptions, Matcher, Thinking, Whitespace};
 pub use sampler::*;
-pub use speculative::{SpeculationOptions, Speculator};
-
-#[cfg(test)]
-mod speculative_tests;
+pub use speculative::{SpeculationOptions, Speculator, speculation_without_processors};

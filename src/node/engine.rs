@@ -64,6 +64,8 @@ pub struct FinishedEvent {
     /// Tokens that were guessed, and how many of them were right.
     pub draft_tokens: u32,
     pub accepted_tokens: u32,
+    /// Tokens for which nothing was guessed because a bounded cache was full.
+    pub plain_tokens: u32,
     /// The request's own caches, where it brought some.
     pub caches: Option<Vec<NativeCache>>,
 }
@@ -130,6 +132,7 @@ impl EngineEvents {
                     decode_ms: summary.decode.as_secs_f64() * 1e3,
                     draft_tokens: summary.draft_tokens as u32,
                     accepted_tokens: summary.accepted_tokens as u32,
+                    plain_tokens: summary.plain_tokens as u32,
                     caches: caches.map(|caches| caches.into_iter().map(|cache| NativeCache { cache }).collect()),
                 }),
                 Event::Failed { request, error } => all.failed.push(FailedEvent {
@@ -203,8 +206,9 @@ impl Runner {
     }
 
     fn set_version(&mut self, version: u64) {
-        if let Runner::Together(engine) = self {
-            engine.set_version(version);
+        match self {
+            Runner::Together(engine) => engine.set_version(version),
+            Runner::Guessing(speculator) => speculator.set_version(version),
         }
     }
 
@@ -294,15 +298,13 @@ impl NativeEngine {
                 "the draft model has a vocabulary of {other}, the model one of {vocabulary}; they must have the same"
             )));
         }
+        let prefixes = prefixes.map(|prefixes| prefixes.cache.clone());
         let runner = match options.speculation(draft.is_some()) {
-            Some(_) if prefixes.is_some() => {
-                return Err(Error::Argument("prefixCache cannot be combined with draftModel or promptLookup".into()));
+            Some(speculation) => {
+                let speculator = Speculator::new(vocabulary, speculation, limits)?.with_prefixes(prefixes);
+                Runner::Guessing(Box::new(speculator))
             }
-            Some(speculation) => Runner::Guessing(Box::new(Speculator::new(vocabulary, speculation, limits)?)),
-            None => {
-                let prefixes = prefixes.map(|prefixes| prefixes.cache.clone());
-                Runner::Together(Box::new(Engine::new(vocabulary, limits)?.with_prefixes(prefixes)))
-            }
+            None => Runner::Together(Box::new(Engine::new(vocabulary, limits)?.with_prefixes(prefixes))),
         };
         Ok(NativeEngine {
             model: model.shared(),
@@ -340,12 +342,8 @@ impl NativeEngine {
             ..Request::new(prompt_ids, options.resolve(&self.eos, tokenizer)?)
         };
         request.validate(self.vocabulary, &self.limits)?;
-        if self.guesses && request.caches.is_some() {
-            return Err(Error::Argument("promptCache cannot be combined with draftModel or promptLookup".into()).into());
-        }
-        if self.guesses && (processed || request.options.grammar.is_some()) {
-            let message = "logitsProcessors and grammars cannot be combined with draftModel or promptLookup";
-            return Err(Error::Argument(message.into()).into());
+        if self.guesses && processed {
+            return Err(generate::speculation_without_processors().into());
         }
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         lock(&self.commands).push(Command::Submit(id, Box::new(request)));

@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 
-use super::cache::ModelCacheOptions;
+use super::cache::{ModelCacheOptions, NativePrefixCache};
 use super::error::{self as js, argument};
 use super::model::NativeModel;
 use super::promise;
@@ -34,6 +34,8 @@ pub struct EngineOptions {
     pub num_draft_tokens: Option<u32>,
     /// Guesses come from what followed the last tokens earlier in the text.
     pub prompt_lookup: Option<PromptLookup>,
+    /// What a format leaves no choice about is read in one pass.
+    pub fast_forward: Option<bool>,
     /// The caches of rows: see `ModelCacheOptions`.
     pub cache: Option<ModelCacheOptions>,
     /// Requests never share the batch; one may then bring its own caches.
@@ -74,7 +76,9 @@ impl EngineOptions {
         });
         let default = if has_draft { 4 } else { 10 };
         let num_draft_tokens = self.num_draft_tokens.map_or(default, |count| count as usize);
-        (has_draft || lookup.is_some()).then_some(generate::SpeculationOptions { num_draft_tokens, lookup })
+        let fast_forward = self.fast_forward.unwrap_or(false);
+        let guesses = has_draft || lookup.is_some() || fast_forward;
+        guesses.then_some(generate::SpeculationOptions { num_draft_tokens, lookup, fast_forward })
     }
 }
 
@@ -112,6 +116,8 @@ pub struct BatchResult {
     #[napi(ts_type = "Array<'stop' | 'length'>")]
     pub finish_reasons: Vec<String>,
     pub prompt_tokens: u32,
+    /// Those of them that the prefix cache knew.
+    pub cached_tokens: u32,
     pub generated_tokens: u32,
     pub steps: u32,
     pub prefill_ms: f64,
@@ -120,7 +126,7 @@ pub struct BatchResult {
 
 impl BatchResult {
     fn new(output: BatchOutput, with_text: bool, with_top: bool) -> Self {
-        let BatchOutput { rows, prompt_tokens, generated_tokens, steps, prefill, decode } = output;
+        let BatchOutput { rows, prompt_tokens, cached_tokens, generated_tokens, steps, prefill, decode } = output;
         let mut result = BatchResult {
             tokens: Vec::with_capacity(rows.len()),
             logprobs: Vec::with_capacity(rows.len()),
@@ -128,6 +134,7 @@ impl BatchResult {
             texts: with_text.then(Vec::new),
             finish_reasons: rows.iter().filter_map(|row| row.finish.map(|reason| reason.name().to_string())).collect(),
             prompt_tokens: prompt_tokens as u32,
+            cached_tokens: cached_tokens as u32,
             generated_tokens: generated_tokens as u32,
             steps: steps as u32,
             prefill_ms: prefill.as_secs_f64() * 1e3,
@@ -156,6 +163,7 @@ pub(super) fn generate_batch<'env>(
     options: GenerateOptions,
     tokenizer: Option<&NativeTokenizer>,
     limits: EngineOptions,
+    prefixes: Option<&NativePrefixCache>,
     cancel: runtime::Cancel,
     on_progress: Option<Function<BatchProgress, ()>>,
 ) -> js::Result<Object<'env>> {
@@ -169,6 +177,7 @@ pub(super) fn generate_batch<'env>(
     let all = generate::EngineOptions { max_batch_size: rows, prefill_batch_size: rows, ..Default::default() };
     let (with_text, with_top) = (tokenizer.is_some(), options.sampler.top_logprobs > 0);
     let mut batch = Batch::new(model.vocabulary(), prompts, n, &options, tokenizer, limits.resolve(all, model.head_dim())?)?;
+    batch.set_prefixes(prefixes.map(|prefixes| prefixes.cache.clone()));
     let report = match on_progress {
         Some(callback) => Some(
             callback
@@ -187,6 +196,7 @@ pub(super) fn generate_batch<'env>(
         move || {
             let start = Instant::now();
             let model = shared.lock()?;
+            batch.set_version(model.version);
             while batch.step(model.net.as_ref(), &cancel)? {
                 if start.elapsed() > SLICE {
                     if let Some(report) = &report {

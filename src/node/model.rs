@@ -491,8 +491,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "(progress: BatchProgress) => void")] on_progress: Option<Function<BatchProgress, ()>>,
         tokenizer: Option<&NativeTokenizer>,
         limits: Option<EngineOptions>,
+        prefix_cache: Option<&NativePrefixCache>,
     ) -> js::Result<Object<'env>> {
-        generate_batch(env, self, prompt_ids, options, tokenizer, limits.unwrap_or_default(), flag(cancel), on_progress)
+        let limits = limits.unwrap_or_default();
+        generate_batch(env, self, prompt_ids, options, tokenizer, limits, prefix_cache, flag(cancel), on_progress)
     }
 
     /// Adds the parts of an adapter, which counts from now on, and freezes everything else.

@@ -1,11 +1,12 @@
 //! Prompts that are answered together, each several times: rollouts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::event::Event;
 use super::request::{EngineOptions, FinishReason, Request, RequestOptions};
 use super::scheduler::{Engine, Step};
+use crate::cache::PrefixCache;
 use crate::generate::SamplerOptions;
 use crate::mlx::{Error, Result};
 use crate::models::CausalLm;
@@ -38,6 +39,8 @@ pub struct BatchOutput {
     /// In the order of the prompts, each prompt's generations in a row.
     pub rows: Vec<BatchRow>,
     pub prompt_tokens: usize,
+    /// Those of them that a prefix cache knew.
+    pub cached_tokens: usize,
     pub generated_tokens: usize,
     pub steps: usize,
     pub prefill: Duration,
@@ -81,6 +84,16 @@ impl Batch {
         Ok(Batch { engine, num_generations, max_tokens: options.max_tokens, output })
     }
 
+    /// Looks the beginnings of prompts up here, and puts in prompts and answers.
+    pub fn set_prefixes(&mut self, prefixes: Option<Arc<Mutex<PrefixCache>>>) {
+        self.engine.set_prefixes(prefixes);
+    }
+
+    /// As `Engine::set_version`.
+    pub fn set_version(&mut self, version: u64) {
+        self.engine.set_version(version);
+    }
+
     /// What there is so far, and all once `step` says so.
     pub fn take_output(&mut self) -> BatchOutput {
         std::mem::take(&mut self.output)
@@ -116,6 +129,7 @@ impl Batch {
             }
         }
         let stats = self.engine.stats();
+        self.output.cached_tokens = stats.cached_tokens;
         self.output.generated_tokens = stats.generated_tokens;
         self.output.steps = stats.steps;
         self.output.prefill = stats.prefill;

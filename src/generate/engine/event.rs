@@ -46,4 +46,6 @@ pub struct Summary {
     /// Tokens that speculative decoding has guessed, and how many of them were right.
     pub draft_tokens: usize,
     pub accepted_tokens: usize,
+    /// Tokens for which nothing was guessed because wrong guesses could not have been taken back: a bounded cache was full.
+    pub plain_tokens: usize,
 }

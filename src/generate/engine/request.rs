@@ -53,7 +53,7 @@ impl EngineOptions {
 
     /// The caches that requests get. A bounded cache of rows that come and go keeps no first tokens unless told; one of rows that stay
     /// together keeps as many as mlx-lm's.
-    pub(super) fn resolved_cache(&self) -> CacheOptions {
+    pub(in crate::generate) fn resolved_cache(&self) -> CacheOptions {
         let keep = self.cache.keep.or((self.cache.max_kv_size.is_some() && !self.alone).then_some(0));
         CacheOptions { keep, ..self.cache }
     }
@@ -114,7 +114,7 @@ impl Request {
     }
 
     /// Makes the masks of its grammar.
-    pub(super) fn follow_grammar(&mut self) -> Result<()> {
+    pub(in crate::generate) fn follow_grammar(&mut self) -> Result<()> {
         let Some(grammar) = &self.options.grammar else { return Ok(()) };
         if !self.masks.is_empty() {
             return Err(Error::Argument("a request follows a grammar or token masks of its own, not both".into()));

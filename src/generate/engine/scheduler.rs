@@ -1,12 +1,13 @@
 //! What happens in which step.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Summary};
 use super::lanes::{Lanes, RowKey};
 use super::prefill::{Admitted, Prefill, Prefilled};
+use super::prefixes::{Prefixes, started};
 use super::request::{EngineOptions, Request, RequestId};
 use super::row::{Row, Shared};
 use crate::cache::{Cache, CacheOptions, Owner, PrefixCache, Segment};
@@ -53,6 +54,7 @@ pub struct Stats {
     pub generated_tokens: usize,
     /// Decoding steps, of however many rows.
     pub steps: usize,
+    /// Of the steps in which a request waited for its first token, and of the others.
     pub prefill: Duration,
     pub decode: Duration,
     /// Entries of the prefix cache, and their bytes.
@@ -98,9 +100,7 @@ pub struct Engine {
     /// The caches of rows, and whether requests are answered one after the other.
     cache: CacheOptions,
     one_by_one: bool,
-    prefixes: Option<Arc<Mutex<PrefixCache>>>,
-    /// Whose prefixes these are: the weights of the step under way.
-    owner: Owner,
+    prefixes: Prefixes,
     vocabulary: i32,
     next_row: RowKey,
     waiting: VecDeque<(Request, RequestId)>,
@@ -128,8 +128,7 @@ impl Engine {
             options,
             cache,
             one_by_one: options.one_by_one(),
-            prefixes: None,
-            owner: Owner { version: 0, options: cache },
+            prefixes: Prefixes::new(None, cache),
             vocabulary,
             next_row: 0,
             waiting: VecDeque::new(),
@@ -148,31 +147,18 @@ impl Engine {
     }
 
     /// Looks prompts up here before it reads them, and puts in what has been read and answered.
-    pub fn with_prefixes(self, prefixes: Option<Arc<Mutex<PrefixCache>>>) -> Engine {
-        Engine { prefixes, ..self }
+    pub fn with_prefixes(mut self, prefixes: Option<Arc<Mutex<PrefixCache>>>) -> Engine {
+        self.set_prefixes(prefixes);
+        self
     }
 
-    /// Which weights the next step uses (`Model::version`). What others have computed is not mixed with what these compute.
+    pub fn set_prefixes(&mut self, prefixes: Option<Arc<Mutex<PrefixCache>>>) {
+        self.prefixes = Prefixes::new(prefixes, self.cache);
+    }
+
+    /// See `Prefixes::set_version`.
     pub fn set_version(&mut self, version: u64) {
-        if version == self.owner.version {
-            return;
-        }
-        let old = self.owner;
-        self.owner.version = version;
-        self.with_prefix_cache(|prefixes| prefixes.forget(&old));
-    }
-
-    fn with_prefix_cache<T>(&self, work: impl FnOnce(&mut PrefixCache) -> T) -> Option<T> {
-        let prefixes = self.prefixes.as_ref()?;
-        Some(work(&mut prefixes.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// Puts an entry into the prefix cache, unless the weights have changed while it came about or it cannot be computed.
-    fn remember(&self, owner: &Owner, tokens: &[i32], caches: Vec<Cache>, segment: Segment) {
-        if *owner == self.owner && started(&caches).is_ok() {
-            // Refused only for what is not an entry.
-            self.with_prefix_cache(|prefixes| prefixes.insert_of(owner, tokens, caches, segment).is_ok());
-        }
+        self.prefixes.set_version(version);
     }
 
     /// Puts a request at the end of the queue, under a number that no other has. One that cannot run is refused at once.
@@ -210,8 +196,7 @@ impl Engine {
     }
 
     pub fn stats(&self) -> Stats {
-        let prefixes = self.with_prefix_cache(|prefixes| (prefixes.len(), prefixes.nbytes()));
-        let (prefix_entries, prefix_bytes) = prefixes.unwrap_or_default();
+        let (prefix_entries, prefix_bytes) = self.prefixes.sizes();
         Stats {
             prefix_entries,
             prefix_bytes,
@@ -242,13 +227,13 @@ impl Engine {
         }
         let start = Instant::now();
         self.admit(net);
+        // The device is behind the host: a prompt's work is over when its first token has been read.
+        let reads = self.groups.values().any(|group| group.first.is_none());
         self.read_prompts(net);
-        let decoding = Instant::now();
-        self.stats.prefill += decoding - start;
         if let Err(error) = self.decode(net) {
             self.fail_batch(&error);
         }
-        self.stats.decode += decoding.elapsed();
+        *if reads { &mut self.stats.prefill } else { &mut self.stats.decode } += start.elapsed();
         if self.unprocessed.is_some() {
             Step::Processing
         } else if self.idle() {
@@ -277,14 +262,13 @@ impl Engine {
             let Request { prompt, n, options, tokenizer, masks, processed, mut caches } = request;
             let (returns, mut cached) = (caches.is_some(), 0);
             if !returns {
-                // The last token is read in any case: its logits are wanted.
-                let hit = self.with_prefix_cache(|prefixes| prefixes.fetch_of(&self.owner, &prompt, 1)).flatten();
+                let hit = self.prefixes.fetch(&prompt);
                 (caches, cached) = hit.map_or((None, 0), |hit| (Some(hit.caches), hit.cached));
             }
             let group = Group {
                 prompt_tokens: prompt.len(),
                 cached_tokens: cached,
-                owner: self.owner,
+                owner: self.prefixes.owner(),
                 prompt: None,
                 returns,
                 returned: None,
@@ -572,7 +556,7 @@ impl Engine {
         let read = caches[0].offset() as usize;
         if read <= tokens.len() {
             tokens.truncate(read);
-            self.remember(&owner, &tokens, caches, Segment::Assistant);
+            self.prefixes.remember(&owner, &tokens, caches, Segment::Assistant);
         }
     }
 
@@ -585,7 +569,7 @@ impl Engine {
         group.finished += usize::from(ended);
         let (owner, prompt, over) = (group.owner, group.prompt.take(), group.finished == group.n);
         if let Some((tokens, caches)) = prompt {
-            self.remember(&owner, &tokens, caches, Segment::User);
+            self.prefixes.remember(&owner, &tokens, caches, Segment::User);
         }
         if !over {
             return;
@@ -693,11 +677,6 @@ impl Engine {
         answer.eval()?;
         Ok(answer)
     }
-}
-
-/// Starts the computation of caches, so that they hold nothing but themselves.
-fn started(caches: &[Cache]) -> Result<()> {
-    async_eval(&caches.iter().flat_map(Cache::arrays).collect::<Vec<_>>())
 }
 
 fn pick(rows: &Array, indices: &[usize]) -> Result<Array> {

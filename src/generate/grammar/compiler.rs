@@ -122,6 +122,11 @@ impl CompiledGrammar {
         Ok(Matcher::new(parser, self.end, ends))
     }
 
+    /// See [`Matcher::reversible`].
+    pub(super) fn reversible(&self) -> bool {
+        self.parser.lock().unwrap_or_else(PoisonError::into_inner).parser.grammar().lexer_spec().can_rollback()
+    }
+
     pub(super) fn check_ends(&self, ends: &[i32]) -> Result<()> {
         match ends.is_empty() {
             true => Err(Error::Argument("a grammar needs a token that ends the text, and this model names none".into())),

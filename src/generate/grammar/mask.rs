@@ -53,4 +53,17 @@ impl TokenMask for GrammarMask {
     fn accept(&mut self, token: i32) -> Result<()> {
         self.matcher()?.accept(token)
     }
+
+    fn reversible(&self) -> bool {
+        self.grammar.reversible()
+    }
+
+    fn rollback(&mut self, count: usize) -> Result<()> {
+        self.matcher()?.rollback(count)
+    }
+
+    fn forced(&mut self) -> Vec<i32> {
+        // What is wrong with the grammar the next mask says.
+        self.matcher().map_or_else(|_| Vec::new(), Matcher::forced)
+    }
 }

@@ -13,13 +13,15 @@ pub struct Matcher {
     end: u32,
     /// The request's.
     ends: Vec<i32>,
-    /// A token of `ends` has come.
-    ended: bool,
+    /// How many tokens of `ends` have come.
+    ended: usize,
+    reversible: bool,
 }
 
 impl Matcher {
     pub(super) fn new(parser: TokenParser, end: u32, ends: &[i32]) -> Matcher {
-        Matcher { inner: llguidance::Matcher::new(Ok(parser)), end, ends: ends.to_vec(), ended: false }
+        let reversible = parser.parser.grammar().lexer_spec().can_rollback();
+        Matcher { inner: llguidance::Matcher::new(Ok(parser)), end, ends: ends.to_vec(), ended: 0, reversible }
     }
 
     /// Sets to false the tokens that may not come next. `allowed` has one entry for each row of the model's embedding, which may be more
@@ -55,7 +57,7 @@ impl Matcher {
         let refused = || Error::Argument(format!("token {token} is not among those that the grammar allows here"));
         let is_end = self.ends.contains(&token);
         if self.complete() {
-            self.ended |= is_end;
+            self.ended += usize::from(is_end);
             return if is_end { Ok(()) } else { Err(refused()) };
         }
         let id = u32::try_from(token).ok().filter(|&id| id < self.end);
@@ -66,7 +68,7 @@ impl Matcher {
         match id {
             Some(id) if fits => self.inner.consume_token(id).map_err(|error| lost(&error)),
             _ if is_end && self.may_end()? => {
-                self.ended = true;
+                self.ended += 1;
                 Ok(())
             }
             _ => Err(refused()),
@@ -83,7 +85,22 @@ impl Matcher {
 
     /// Whether only the end may follow.
     pub fn complete(&self) -> bool {
-        self.ended || matches!(self.inner.stop_reason(), StopReason::NoExtension | StopReason::EndOfSentence)
+        self.ended > 0 || matches!(self.inner.stop_reason(), StopReason::NoExtension | StopReason::EndOfSentence)
+    }
+
+    /// Whether tokens can be taken back: not where a grammar limits the tokens of a rule or names what stops it.
+    pub fn reversible(&self) -> bool {
+        self.reversible
+    }
+
+    /// Takes back the last `count` tokens that were accepted.
+    ///
+    /// `Error::Argument` where there were fewer, or the matcher is not `reversible`.
+    pub fn rollback(&mut self, count: usize) -> Result<()> {
+        let ends = count.min(self.ended);
+        self.inner.rollback(count - ends).map_err(|error| lost(&error))?;
+        self.ended -= ends;
+        Ok(())
     }
 
     /// Tokens that must come next, because the grammar leaves no choice; empty where it does. They are not taken yet.

@@ -351,6 +351,52 @@ fn tokens_without_a_choice_are_known() {
 }
 
 #[test]
+fn tokens_are_taken_back_as_if_they_had_not_come() {
+    let schema =
+        json!({"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}, "required": ["name"]});
+    let grammars = [
+        Grammar::json_schema(&schema, JsonOptions::default()),
+        Grammar::regex("(yes|no)( because [a-z ]{1,20})?"),
+        Grammar::json(),
+    ];
+    for (index, grammar) in grammars.iter().enumerate() {
+        let mut matcher = matcher(grammar).unwrap();
+        assert!(matcher.reversible());
+        let mut random = Random(77 + index as u64);
+        // What was allowed at each place, and what was taken there.
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        let mut taken = 0;
+        for _ in 0..120 {
+            let now = allowed(&mut matcher).unwrap();
+            match places.get(taken) {
+                Some(before) => assert_eq!(&now, before, "grammar {index}, place {taken}"),
+                None => places.push(now.clone()),
+            }
+            // To the end and beyond, where only the end may come again.
+            let token =
+                if now.contains(&(END as usize)) && random.below(4) == 0 { END } else { now[random.below(now.len())] as i32 };
+            matcher.accept(token).unwrap();
+            places.truncate(taken + 1);
+            taken += 1;
+            if random.below(3) == 0 || token == END {
+                let back = random.below(taken) + 1;
+                let forced = random.below(2) == 0;
+                if forced {
+                    // Asking changes nothing.
+                    matcher.forced();
+                }
+                matcher.rollback(back).unwrap();
+                taken -= back;
+            }
+        }
+        assert!(matcher.rollback(taken + 1).is_err(), "more than there were");
+    }
+    // One whose rules count tokens cannot go back, and says so.
+    let counted = Grammar::lark("start: word\nword[max_tokens=3]: /[a-z]+/");
+    assert!(!self::matcher(&counted).unwrap().reversible());
+}
+
+#[test]
 fn regular_expressions() {
     let patterns = [r"\d{4}-\d{2}-\d{2}", "(yes|no)( because [a-z ]{1,20})?", r"[\p{Greek}ß]{2,5}/\w+@x\.(com|org)", "a\nb?"];
     for (index, pattern) in patterns.iter().enumerate() {

@@ -68,12 +68,14 @@ pub(super) struct ThinkingMask {
     grammar: GrammarMask,
     thinking: Thinking,
     stage: Stage,
+    /// The stages that the tokens so far were taken in, and whether the grammar took them.
+    taken: Vec<(Stage, bool)>,
     ends: Vec<i32>,
 }
 
 impl ThinkingMask {
     pub fn new(grammar: GrammarMask, thinking: Thinking, stage: Stage, ends: Vec<i32>) -> ThinkingMask {
-        ThinkingMask { grammar, thinking, stage, ends }
+        ThinkingMask { grammar, thinking, stage, taken: Vec::new(), ends }
     }
 }
 
@@ -111,7 +113,30 @@ impl TokenMask for ThinkingMask {
             Stage::Behind if self.thinking.breaks.contains(&token) => (Stage::Answer, false),
             Stage::Before | Stage::Behind | Stage::Answer => (Stage::Answer, true),
         };
+        if of_grammar {
+            self.grammar.accept(token)?;
+        }
+        self.taken.push((self.stage, of_grammar));
         self.stage = next;
-        if of_grammar { self.grammar.accept(token) } else { Ok(()) }
+        Ok(())
+    }
+
+    fn reversible(&self) -> bool {
+        self.grammar.reversible()
+    }
+
+    fn rollback(&mut self, count: usize) -> Result<()> {
+        let kept = self.taken.len().checked_sub(count);
+        let kept = kept.ok_or_else(|| Error::Internal(format!("{count} tokens taken back of {}", self.taken.len())))?;
+        let back = self.taken.split_off(kept);
+        self.grammar.rollback(back.iter().filter(|(_, of_grammar)| *of_grammar).count())?;
+        if let Some((stage, _)) = back.first() {
+            self.stage = *stage;
+        }
+        Ok(())
+    }
+
+    fn forced(&mut self) -> Vec<i32> {
+        if self.stage == Stage::Answer { self.grammar.forced() } else { Vec::new() }
     }
 }

@@ -3,7 +3,7 @@
 use super::draw::{self, Blocks, LANES, RandomRow};
 use super::options::SamplerOptions;
 use super::settings::{Greedy, Settings};
-use super::{Sampler, divided, filter, process};
+use super::{Sampler, divided, filter, filters, process};
 use crate::mlx::{Array, Dtype, Result, ops};
 
 /// The random numbers of one row, one after the other.
@@ -40,13 +40,16 @@ impl Sampler {
     }
 
     /// What `sample` would draw from, probabilities float32 `[B, V]`, certain for greedy rows; and the log-probs of the model,
-    /// of `logits / temperature`, `[B, V]`. Nothing is drawn, and no row goes on.
-    pub fn distribution(&mut self, logits: &Array) -> Result<(Array, Array)> {
+    /// of `logits / temperature`, `[B, V]`. `allowed` as for `sample`. Nothing is drawn, and no row goes on.
+    pub fn distribution(&mut self, logits: &Array, allowed: Option<&Array>) -> Result<(Array, Array)> {
         let settings = Settings::new(&self.rows)?;
-        self.check_shapes(&settings, logits, None, None)?;
+        self.check_shapes(&settings, logits, None, allowed)?;
         let raw = logits.astype(Dtype::Float32)?;
         let uniforms = self.uniforms()?;
-        let changed = if settings.process() { process(&raw, &settings, self.history.columns()?)? } else { raw.clone() };
+        let mut changed = if settings.process() { process(&raw, &settings, self.history.columns()?)? } else { raw.clone() };
+        if let Some(allowed) = allowed {
+            changed = filters::only(&changed, allowed)?;
+        }
         let logprobs = divided(&raw, settings.temperature.as_ref())?.log_softmax(-1)?;
         let certain = || {
             let ids = ops::arange(0., changed.dim(-1) as f64, 1., Dtype::Int32)?.expand_dims(&[0])?;

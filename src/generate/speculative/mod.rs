@@ -2,18 +2,25 @@
 //! guessed and checked in one pass of the model. What comes out is distributed as without guessing, and greedy answers are the same.
 //!
 //! A guess `x` of probability `q(x)` is accepted with probability `min(1, p(x) / q(x))`; the first that is not is replaced by a draw
-//! from what `p` has more than `q`. Guesses come from a smaller model, or from what followed the last tokens earlier in the text
-//! (prompt lookup: Saxena 2023), where `q` is 1.
+//! from what `p` has more than `q`. Guesses come from a smaller model; from what followed the last tokens earlier in the text (prompt
+//! lookup: Saxena 2023) or from a grammar that leaves no choice about the text, where `q` is 1.
+//!
+//! Requests take turns, one pass each: rows of a batch would accept different numbers of guesses, and taking back those of one row only
+//! would move the caches of all at every step.
+
+mod guesses;
+mod request;
+mod sample;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::engine::{EngineOptions, Event, Request, RequestId, Row, Shared, Stats, Step, Summary};
-use super::sampler::{Draws, Sampler, draw_from, likeliest};
-use crate::cache::{Cache, CacheOptions};
-use crate::mlx::{Array, Error, Result, eval, ops};
+use super::engine::{EngineOptions, Event, Prefixes, Request, RequestId, Stats, Step};
+use crate::cache::{Cache, PrefixCache};
+use crate::mlx::{Array, Error, Result};
 use crate::models::{CausalLm, Forward};
+use request::Current;
 
 /// Where guesses come from and how many are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +29,8 @@ pub struct SpeculationOptions {
     pub num_draft_tokens: usize,
     /// Without a draft model: how many last tokens, at most and at least, must have come before.
     pub lookup: Option<(usize, usize)>,
+    /// Also what a grammar leaves no choice about, however long.
+    pub fast_forward: bool,
 }
 
 impl SpeculationOptions {
@@ -39,73 +48,60 @@ impl SpeculationOptions {
     }
 }
 
-/// One sample while it is generated.
-struct Sample {
-    row: Row,
-    /// The prompt and all that came after.
-    tokens: Vec<i32>,
-    produced: usize,
-    caches: Vec<Cache>,
-    /// The draft model's, which holds the first `drafted` tokens.
-    draft_caches: Vec<Cache>,
-    drafted: usize,
-    draws: Draws,
-    /// Guesses that the next pass is to check.
-    length: usize,
+/// The model, and the one that guesses.
+#[derive(Clone, Copy)]
+struct Models<'a> {
+    net: &'a dyn CausalLm,
+    draft: Option<&'a dyn CausalLm>,
+    vocabulary: usize,
 }
 
-/// The request under way.
-struct Current {
-    shared: Arc<Shared>,
-    n: usize,
-    started: Instant,
-    first: Option<Instant>,
-    summary: Summary,
-    /// All of the prompt but its last token, once it has been read: every sample begins with it.
-    caches: Vec<Cache>,
-    draft_caches: Vec<Cache>,
-    read: usize,
-    sample: Option<Sample>,
-    next_sample: usize,
-}
-
-/// Answers requests one after the other, each faster than in a batch.
+/// Answers requests by turns, each faster than in a batch.
 pub struct Speculator {
     options: SpeculationOptions,
     limits: EngineOptions,
     vocabulary: i32,
+    prefixes: Prefixes,
     waiting: VecDeque<(Request, RequestId)>,
-    current: Option<Current>,
+    /// The first is the next to have its turn.
+    running: VecDeque<Current>,
     events: Vec<Event>,
     stats: Stats,
 }
-
-/// Guesses, and the distribution `[1, V]` that each was drawn from; none where they are certain.
-type Guesses = (Vec<i32>, Vec<Array>);
 
 impl Speculator {
     pub fn new(vocabulary: i32, options: SpeculationOptions, limits: EngineOptions) -> Result<Speculator> {
         options.validate()?;
         limits.validate()?;
-        if limits.cache.max_kv_size.is_some() {
-            return Err(Error::Argument(
-                "maxKvSize cannot be combined with draftModel or promptLookup: wrong guesses are taken back, and a bounded cache \
-                 has dropped what they pushed out"
-                    .into(),
-            ));
-        }
-        let (waiting, events) = (VecDeque::new(), Vec::new());
-        Ok(Speculator { options, limits, vocabulary, waiting, current: None, events, stats: Stats::default() })
+        let limits = EngineOptions { cache: limits.resolved_cache(), ..limits };
+        Ok(Speculator {
+            options,
+            limits,
+            vocabulary,
+            prefixes: Prefixes::new(None, limits.cache),
+            waiting: VecDeque::new(),
+            running: VecDeque::new(),
+            events: Vec::new(),
+            stats: Stats::default(),
+        })
     }
 
-    /// As `Engine::submit`.
-    pub fn submit(&mut self, id: RequestId, request: Request) -> Result<()> {
+    /// As `Engine::with_prefixes`. A draft model reads prompts as a whole.
+    pub fn with_prefixes(self, prefixes: Option<Arc<Mutex<PrefixCache>>>) -> Speculator {
+        Speculator { prefixes: Prefixes::new(prefixes, self.limits.cache), ..self }
+    }
+
+    /// As `Engine::set_version`.
+    pub fn set_version(&mut self, version: u64) {
+        self.prefixes.set_version(version);
+    }
+
+    /// As `Engine::submit`. A request's own caches are those of the model, or of the model and then the draft model.
+    pub fn submit(&mut self, id: RequestId, mut request: Request) -> Result<()> {
+        request.follow_grammar()?;
         request.validate(self.vocabulary, &self.limits)?;
-        if request.caches.is_some() {
-            return Err(Error::Argument("promptCache cannot be combined with draftModel or promptLookup".into()));
-        }
-        if request.processed || !request.masks.is_empty() || request.options.grammar.is_some() {
-            return Err(Error::Argument("guesses cannot be combined with logits processors, grammars or token masks".into()));
+        if request.processed {
+            return Err(speculation_without_processors());
         }
         self.waiting.push_back((request, id));
         Ok(())
@@ -113,12 +109,12 @@ impl Speculator {
 
     pub fn cancel(&mut self, id: RequestId) {
         self.waiting.retain(|(_, waiting)| *waiting != id);
-        self.current.take_if(|current| current.shared.id == id);
+        self.running.retain(|current| current.id() != id);
     }
 
     pub fn clear(&mut self) {
         self.waiting.clear();
-        self.current = None;
+        self.running.clear();
         self.events.clear();
     }
 
@@ -127,242 +123,65 @@ impl Speculator {
     }
 
     pub fn stats(&self) -> Stats {
-        let running = self.current.as_ref().map_or(0, |current| usize::from(current.sample.is_some()));
-        let prefilling = usize::from(self.current.is_some()) - running;
-        Stats { waiting: self.waiting.len(), prefilling, running, ..self.stats }
+        let running = self.running.iter().filter(|current| current.decodes()).count();
+        let (prefix_entries, prefix_bytes) = self.prefixes.sizes();
+        let prefilling = self.running.len() - running;
+        Stats { waiting: self.waiting.len(), prefilling, running, prefix_entries, prefix_bytes, ..self.stats }
     }
 
-    /// Reads one chunk of a prompt, or makes and checks guesses once. What goes wrong becomes an event of the request.
+    /// Of the request whose turn it is reads one chunk of the prompt, or makes and checks guesses once. What goes wrong becomes an event
+    /// of the request.
     pub fn step(&mut self, net: &dyn CausalLm, draft: Option<&dyn CausalLm>) -> Step {
-        let mut current = match self.current.take() {
-            Some(current) => current,
-            None => {
-                let Some((request, id)) = self.waiting.pop_front() else { return Step::Idle };
-                match Current::new(request, id, net, draft, &self.limits.cache) {
-                    Ok(current) => current,
-                    Err(error) => {
-                        self.events.push(Event::Failed { request: id, error });
-                        return if self.waiting.is_empty() { Step::Idle } else { Step::Working };
-                    }
-                }
+        let models = Models { net, draft, vocabulary: self.vocabulary as usize };
+        while self.running.len() < self.limits.max_batch_size
+            && let Some((request, id)) = self.waiting.pop_front()
+        {
+            match Current::new(request, id, models, &self.limits.cache, &self.prefixes) {
+                Ok(current) => self.running.push_back(current),
+                Err(error) => self.events.push(Event::Failed { request: id, error }),
             }
-        };
-        let id = current.shared.id;
-        match self.advance(&mut current, net, draft) {
-            Ok(true) => self.current = Some(current),
-            Ok(false) => self.events.push(Event::Finished { request: id, summary: current.summary, caches: None }),
-            Err(error) => self.events.push(Event::Failed { request: id, error }),
         }
-        if self.current.is_none() && self.waiting.is_empty() { Step::Idle } else { Step::Working }
+        if let Some(mut current) = self.running.pop_front() {
+            let id = current.id();
+            match self.advance(&mut current, models) {
+                Ok(true) => self.running.push_back(current),
+                Ok(false) => self.events.push(current.finished()),
+                Err(error) => self.events.push(Event::Failed { request: id, error }),
+            }
+        }
+        if self.running.is_empty() && self.waiting.is_empty() { Step::Idle } else { Step::Working }
     }
 
     /// Whether the request goes on.
-    fn advance(&mut self, current: &mut Current, net: &dyn CausalLm, draft: Option<&dyn CausalLm>) -> Result<bool> {
+    fn advance(&mut self, current: &mut Current, models: Models) -> Result<bool> {
         let start = Instant::now();
-        let prompt = &current.shared.prompt;
-        if current.read + 1 < prompt.len() {
-            let stop = (prompt.len() - 1).min(current.read + self.limits.prefill_step_size);
-            let ids = &prompt[current.read..stop];
-            feed(net, ids, &mut current.caches)?;
-            if let Some(draft) = draft {
-                feed(draft, ids, &mut current.draft_caches)?;
+        if !current.is_ready() {
+            self.events.push(current.read(models, self.limits.prefill_step_size)?);
+            if current.is_ready() {
+                let (prompt, cached) = current.prompt_tokens();
+                self.stats.prompt_tokens += prompt;
+                self.stats.cached_tokens += cached;
+                current.remember_prompt(&self.prefixes, self.limits.cache.max_kv_size);
             }
-            eval(&current.caches.iter().chain(&current.draft_caches).flat_map(Cache::arrays).collect::<Vec<_>>())?;
-            current.read = stop;
-            let (request, total) = (current.shared.id, prompt.len());
-            let processed = if stop + 1 == total { total } else { stop };
-            self.events.push(Event::Prefill { request, processed, total });
             self.stats.prefill += start.elapsed();
             return Ok(true);
         }
-        if current.sample.is_none() {
-            if current.next_sample == 0 {
-                self.stats.prompt_tokens += prompt.len();
-            }
-            current.sample = Some(current.begin(self.options.num_draft_tokens)?);
-            current.next_sample += 1;
-        }
-        let Some(sample) = &mut current.sample else { return Ok(false) };
-        let (guesses, accepted, produced) = sample.round(net, draft, &self.options)?;
-        current.summary.draft_tokens += guesses;
-        current.summary.accepted_tokens += accepted;
+        let events = current.round(models, &self.options, &self.prefixes)?;
         self.stats.steps += 1;
-        let mut ended = false;
-        for Produced { token, logprob, top } in produced {
-            let (text, finish) = sample.row.accept(token)?;
-            sample.tokens.push(token);
-            sample.produced += 1;
-            self.stats.generated_tokens += 1;
-            current.summary.generated_tokens += 1;
-            let request = current.shared.id;
-            let index = sample.row.sample;
-            self.events.push(Event::Token { request, sample: index, token, logprob, top, text, finish });
-            ended = finish.is_some();
-            if ended {
-                break;
-            }
-        }
-        let now = Instant::now();
-        let first = *current.first.get_or_insert(now);
-        current.summary.prefill = first - current.started;
-        current.summary.decode = now - first;
+        self.stats.generated_tokens += events.len();
+        self.events.extend(events);
         self.stats.decode += start.elapsed();
-        if ended {
-            current.sample = None;
-        }
-        Ok(!ended || current.next_sample < current.n)
+        Ok(!current.is_over())
     }
 }
 
-impl Current {
-    fn new(
-        request: Request,
-        id: RequestId,
-        net: &dyn CausalLm,
-        draft: Option<&dyn CausalLm>,
-        cache: &CacheOptions,
-    ) -> Result<Current> {
-        let Request { prompt, n, options, tokenizer, .. } = request;
-        Ok(Current {
-            n,
-            started: Instant::now(),
-            first: None,
-            summary: Summary { prompt_tokens: prompt.len(), ..Summary::default() },
-            caches: net.new_caches_with(cache)?,
-            draft_caches: draft.map_or_else(Vec::new, |draft| draft.new_caches()),
-            read: 0,
-            sample: None,
-            next_sample: 0,
-            shared: Arc::new(Shared { id, prompt, options, tokenizer, processed: false, kept: false }),
-        })
-    }
-
-    fn begin(&mut self, length: usize) -> Result<Sample> {
-        let row = Row::new(self.shared.clone(), self.next_sample, None);
-        // A clone shares the buffers until it is written to; the last sample takes the originals.
-        let last = self.next_sample + 1 == self.n;
-        let take = |caches: &mut Vec<Cache>| if last { std::mem::take(caches) } else { caches.clone() };
-        Ok(Sample {
-            tokens: self.shared.prompt.clone(),
-            produced: 0,
-            caches: take(&mut self.caches),
-            draft_caches: take(&mut self.draft_caches),
-            drafted: self.shared.prompt.len() - 1,
-            draws: Draws::new(&row.sampler()),
-            length,
-            row,
-        })
-    }
-}
-
-/// A token that has been settled on.
-struct Produced {
-    token: i32,
-    logprob: f32,
-    top: Vec<(i32, f32)>,
-}
-
-impl Sample {
-    /// Guesses and checks once: how many guesses there were, how many were right, and the tokens, one more than those.
-    fn round(
-        &mut self,
-        net: &dyn CausalLm,
-        draft: Option<&dyn CausalLm>,
-        options: &SpeculationOptions,
-    ) -> Result<(usize, usize, Vec<Produced>)> {
-        let room = self.row.shared.options.max_tokens - self.produced - 1;
-        let count = self.length.min(room);
-        let (guesses, q) = match (draft, options.lookup) {
-            (Some(draft), _) => self.guess(draft, count)?,
-            (None, Some((most, least))) => (look_up(&self.tokens, count, most, least), Vec::new()),
-            (None, None) => (Vec::new(), Vec::new()),
-        };
-        let count = guesses.len();
-        let mut ids = vec![self.tokens[self.tokens.len() - 1]];
-        ids.extend_from_slice(&guesses);
-        let logits = feed(net, &ids, &mut self.caches)?;
-
-        let mut sampler = Sampler::new();
-        let mut history = self.tokens.clone();
-        for place in 0..=count {
-            sampler.push_later(&self.row.sampler(), &history, (self.produced + place) as u64)?;
-            history.extend(guesses.get(place));
-        }
-        let (p, logprobs) = sampler.distribution(&logits)?;
-        let accepted = self.check(&p, &q, &guesses)?;
-
-        let place = accepted as i32;
-        let own = p.slice_axis(0, place, place + 1)?;
-        let rest = if accepted == count { own } else { remainder(&own, q.get(accepted), guesses[accepted])? };
-        let last = draw_from(&rest, &mut self.draws)?;
-        let tokens: Vec<i32> = guesses[..accepted].iter().copied().chain([last]).collect();
-        let produced = self.describe(&logprobs, &tokens)?;
-
-        // The rejected guesses leave the caches; the token that replaces them is read in the next round.
-        let wrong = (count - accepted) as i32;
-        for cache in &mut self.caches {
-            cache.trim(wrong);
-        }
-        if draft.is_some() && count > 0 {
-            let read = self.tokens.len() + count - 1;
-            self.drafted = read.min(self.tokens.len() + accepted);
-            let wrong = (read - self.drafted) as i32;
-            for cache in &mut self.draft_caches {
-                cache.trim(wrong);
-            }
-        }
-        if count > 0 {
-            self.length =
-                if accepted == count { (count + 2).max(self.length) } else { accepted + 1 }.min(options.num_draft_tokens);
-        }
-        Ok((count, accepted, produced))
-    }
-
-    /// Draws from the draft model under the request's own sampling options.
-    fn guess(&mut self, draft: &dyn CausalLm, count: usize) -> Result<Guesses> {
-        let (mut guesses, mut distributions) = (Vec::new(), Vec::new());
-        let mut history = self.tokens.clone();
-        for place in 0..count {
-            let ids = if place == 0 { &history[self.drafted..] } else { &history[history.len() - 1..] };
-            let logits = feed(draft, ids, &mut self.draft_caches)?;
-            let last = logits.dim(0);
-            let mut sampler = Sampler::new();
-            sampler.push_later(&self.row.sampler(), &history, (self.produced + place) as u64)?;
-            let (q, _) = sampler.distribution(&logits.slice_axis(0, last - 1, last)?)?;
-            let guess = draw_from(&q, &mut self.draws)?;
-            guesses.push(guess);
-            history.push(guess);
-            distributions.push(q);
-        }
-        Ok((guesses, distributions))
-    }
-
-    /// How many guesses are accepted, from the first on.
-    fn check(&mut self, p: &Array, q: &[Array], guesses: &[i32]) -> Result<usize> {
-        let count = guesses.len() as i32;
-        if count == 0 {
-            return Ok(0);
-        }
-        let ids = Array::from_slice(guesses, &[count, 1])?;
-        let wanted = p.slice_axis(0, 0, count)?.take_along_axis(&ids, 1)?.to_vec::<f32>()?;
-        let offered = match q {
-            [] => vec![1.; guesses.len()],
-            q => ops::concatenate(q, 0)?.take_along_axis(&ids, 1)?.to_vec::<f32>()?,
-        };
-        let rejected = wanted.iter().zip(&offered).position(|(wanted, offered)| self.draws.uniform() * offered >= *wanted);
-        Ok(rejected.unwrap_or(guesses.len()))
-    }
-
-    /// Log-probs of the tokens that follow one another in `logprobs` `[T, V]`.
-    fn describe(&self, logprobs: &Array, tokens: &[i32]) -> Result<Vec<Produced>> {
-        let count = tokens.len() as i32;
-        let rows = logprobs.slice_axis(0, 0, count)?;
-        let own = rows.take_along_axis(&Array::from_slice(tokens, &[count, 1])?, 1)?.to_vec::<f32>()?;
-        let wanted = self.row.shared.options.sampler.top_logprobs;
-        let top = if wanted > 0 { likeliest(&rows, wanted)? } else { vec![Vec::new(); tokens.len()] };
-        let all = tokens.iter().zip(own).zip(top);
-        Ok(all.map(|((&token, logprob), top)| Produced { token, logprob, top }).collect())
-    }
+/// Why processors and guesses do not go together.
+pub fn speculation_without_processors() -> Error {
+    Error::Argument(
+        "logitsProcessors cannot be combined with draftModel, promptLookup or fastForward: several tokens are checked at once, before \
+         a processor could have seen them"
+            .into(),
+    )
 }
 
 /// Feeds tokens to a single row; the logits `[T, V]` after each.
@@ -372,25 +191,15 @@ fn feed(net: &dyn CausalLm, ids: &[i32], caches: &mut [Cache]) -> Result<Array> 
     net.logits(&hidden.squeeze(&[0])?)
 }
 
-/// What `p` has more than `q`, `[1, V]`; `q` is certain of `guess` where there is no other.
-fn remainder(p: &Array, q: Option<&Array>, guess: i32) -> Result<Array> {
-    let more = match q {
-        Some(q) => p.subtract(q)?.maximum(&Array::scalar(0.))?,
-        None => p.put_along_axis(&Array::from_slice(&[guess], &[1, 1])?, &Array::scalar(0.), -1)?,
-    };
-    // Rounding may leave nothing where both are nearly the same.
-    let some = more.sum(&[-1], true)?.greater_scalar(0.)?;
-    ops::where_(&some, &more, p)
+/// Takes the last `count` tokens back, which must be possible.
+fn take_back(caches: &mut [Cache], count: usize) -> Result<()> {
+    match caches.iter_mut().find_map(|cache| (cache.trim(count as i32) != count as i32).then(|| cache.kind())) {
+        Some(kind) => Err(Error::Internal(format!("{count} tokens could not be taken back from a {kind}"))),
+        None => Ok(()),
+    }
 }
 
-/// What followed when the last tokens came before, longest match first, of those the latest.
-fn look_up(tokens: &[i32], count: usize, most: usize, least: usize) -> Vec<i32> {
-    for size in (least..=most.min(tokens.len().saturating_sub(1))).rev() {
-        let (before, last) = (&tokens[..tokens.len() - 1], &tokens[tokens.len() - size..]);
-        if let Some(at) = before.windows(size).rposition(|window| window == last) {
-            let from = at + size;
-            return tokens[from..tokens.len().min(from + count)].to_vec();
-        }
-    }
-    Vec::new()
-}
+#[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::engine::{Engine, EngineOptions, Event, Request, RequestOptions, Step, Summary};
-use super::{SamplerOptions, SpeculationOptions, Speculator};
-use crate::mlx::{Array, Dtype, Result};
+use super::{SpeculationOptions, Speculator};
+use crate::generate::engine::{Engine, EngineOptions, Event, Request, RequestOptions, Step, Summary};
+use crate::generate::{SamplerOptions, TokenMask};
+use crate::mlx::{Array, Dtype, Result, ops};
 use crate::models::{self, CausalLm, Forward, Hidden, LoadOptions, Model, ModelConfig};
 use crate::nn::{Head, Module, Weight};
 use crate::runtime;
@@ -16,7 +17,7 @@ fn load(name: &str) -> Model {
 }
 
 /// Runs `work` on the owner thread, with the models.
-fn on_owner<T>(models: &[&Model], work: impl FnOnce(&[&dyn CausalLm]) -> T) -> T {
+pub(super) fn on_owner<T>(models: &[&Model], work: impl FnOnce(&[&dyn CausalLm]) -> T) -> T {
     struct Assert<T>(T);
     // SAFETY: the models are borrowed by one thread at a time, as this one waits.
     unsafe impl<T> Send for Assert<T> {}
@@ -31,9 +32,9 @@ fn on_owner<T>(models: &[&Model], work: impl FnOnce(&[&dyn CausalLm]) -> T) -> T
 }
 
 /// Tokens and log-probs of each sample, and the summary, by request.
-type Answers = HashMap<u64, (Vec<Vec<i32>>, Vec<Vec<f32>>, Option<Summary>)>;
+pub(super) type Answers = HashMap<u64, (Vec<Vec<i32>>, Vec<Vec<f32>>, Option<Summary>)>;
 
-fn collect(events: Vec<Event>, answers: &mut Answers) {
+pub(super) fn collect(events: Vec<Event>, answers: &mut Answers) {
     for event in events {
         match event {
             Event::Token { request, sample, token, logprob, .. } => {
@@ -50,7 +51,7 @@ fn collect(events: Vec<Event>, answers: &mut Answers) {
     }
 }
 
-fn limits() -> EngineOptions {
+pub(super) fn limits() -> EngineOptions {
     EngineOptions { max_batch_size: 4096, prefill_step_size: 4, ..Default::default() }
 }
 
@@ -61,7 +62,15 @@ fn speculate(
     options: SpeculationOptions,
     requests: Vec<Request>,
 ) -> Answers {
-    let mut speculator = Speculator::new(vocabulary, options, limits()).unwrap();
+    run(Speculator::new(vocabulary, options, limits()).unwrap(), net, draft, requests)
+}
+
+pub(super) fn run(
+    mut speculator: Speculator,
+    net: &dyn CausalLm,
+    draft: Option<&dyn CausalLm>,
+    requests: Vec<Request>,
+) -> Answers {
     for (id, request) in requests.into_iter().enumerate() {
         speculator.submit(id as u64, request).unwrap();
     }
@@ -75,7 +84,7 @@ fn speculate(
     }
 }
 
-fn requests(vocabulary: i32) -> Vec<Request> {
+pub(super) fn requests(vocabulary: i32) -> Vec<Request> {
     // Some repeat themselves, for the lookup.
     let prompts: Vec<Vec<i32>> =
         (0..8).map(|row| (0..3 + 5 * row).map(|i| (17 * row + 7 * (i % 6) + row * (i / 12)) % vocabulary).collect()).collect();
@@ -112,7 +121,7 @@ fn greedy_answers_are_those_of_plain_decoding() {
         let cases: [Case; 3] =
             [("lookup", None, Some((3, 1))), ("itself", Some(net), None), ("another model", Some(other), None)];
         for (what, draft, lookup) in cases {
-            let options = SpeculationOptions { num_draft_tokens: 5, lookup };
+            let options = SpeculationOptions { num_draft_tokens: 5, lookup, fast_forward: false };
             let answers = speculate(net, draft, vocabulary, options, requests(vocabulary));
             let mut guesses = (0, 0);
             for (id, (tokens, logprobs, summary)) in &plain {
@@ -160,6 +169,11 @@ impl CausalLm for Markov<'_> {
     }
 
     fn forward(&self, input: Forward) -> Result<Hidden> {
+        // What it remembers says how much it has read, and no more.
+        let nothing = ops::zeros(&[1, 1, input.ids.dim(1), 1], Dtype::Float32)?;
+        for cache in input.caches.into_iter().flatten() {
+            cache.update(&nothing, &nothing)?;
+        }
         Ok(Hidden { states: self.logits.rows(input.ids)?, router_logits: Vec::new() })
     }
 
@@ -172,6 +186,32 @@ impl CausalLm for Markov<'_> {
     }
 
     fn set_checkpoint_layers(&mut self, _on: bool) {}
+}
+
+/// Forbids the successor of the last token.
+struct NoSuccessor {
+    tokens: Vec<i32>,
+}
+
+impl TokenMask for NoSuccessor {
+    fn mask(&mut self, allowed: &mut [bool]) -> Result<()> {
+        allowed[(self.tokens[self.tokens.len() - 1] as usize + 1) % SIZE] = false;
+        Ok(())
+    }
+
+    fn accept(&mut self, token: i32) -> Result<()> {
+        self.tokens.push(token);
+        Ok(())
+    }
+
+    fn reversible(&self) -> bool {
+        true
+    }
+
+    fn rollback(&mut self, count: usize) -> Result<()> {
+        self.tokens.truncate(self.tokens.len() - count);
+        Ok(())
+    }
 }
 
 fn table(seed: usize) -> Vec<f32> {
@@ -187,19 +227,29 @@ fn samples_are_distributed_as_without_guessing() {
         let (target, draft) = (markov(1), markov(5));
         let (n, temperature) = (3000, 0.8f32);
         // Exact probabilities of the first three tokens after token 2.
-        let row = |last: usize| -> Vec<f64> {
-            let weights: Vec<f64> =
-                table(1)[last * SIZE..(last + 1) * SIZE].iter().map(|&logit| (logit as f64 / temperature as f64).exp()).collect();
+        let row = |last: usize, masked: bool| -> Vec<f64> {
+            let logits = &table(1)[last * SIZE..(last + 1) * SIZE];
+            let open = |token: usize| !masked || token != (last + 1) % SIZE;
+            let weight = |(token, &logit)| if open(token) { (f64::from(logit) / f64::from(temperature)).exp() } else { 0. };
+            let weights: Vec<f64> = logits.iter().enumerate().map(weight).collect();
             let total: f64 = weights.iter().sum();
             weights.into_iter().map(|weight| weight / total).collect()
         };
-        let cases: [(&str, Option<&dyn CausalLm>, Vec<i32>); 2] =
-            [("draft model", Some(&draft), vec![2]), ("lookup", None, vec![2, 0, 1, 4, 3, 2, 1, 1, 2])];
-        for (what, draft, prompt) in cases {
-            let options = SpeculationOptions { num_draft_tokens: 3, lookup: draft.is_none().then_some((2, 1)) };
+        let quoting = || vec![2, 0, 1, 4, 3, 2, 1, 1, 2];
+        let cases: [(&str, Option<&dyn CausalLm>, Vec<i32>, bool); 4] = [
+            ("draft model", Some(&draft), vec![2], false),
+            ("lookup", None, quoting(), false),
+            ("draft model under a mask", Some(&draft), vec![2], true),
+            ("lookup under a mask", None, quoting(), true),
+        ];
+        for (what, draft, prompt, masked) in cases {
+            let options =
+                SpeculationOptions { num_draft_tokens: 3, lookup: draft.is_none().then_some((2, 1)), fast_forward: false };
             let sampler = SamplerOptions { temperature, seed: 7, ..Default::default() };
             let wanted = RequestOptions { max_tokens: 3, sampler, ..Default::default() };
-            let request = Request { n, ..Request::new(prompt, wanted) };
+            let mask = || Box::new(NoSuccessor { tokens: vec![2] }) as Box<dyn TokenMask>;
+            let masks = (0..n).filter(|_| masked).map(|_| mask()).collect();
+            let request = Request { n, masks, ..Request::new(prompt, wanted) };
             let answers = speculate(&target, draft, SIZE as i32, options, vec![request]);
             let (samples, _, summary) = &answers[&0];
             let mut counts = vec![0f64; SIZE * SIZE * SIZE];
@@ -209,7 +259,8 @@ fn samples_are_distributed_as_without_guessing() {
             let (mut statistic, mut freedom, mut rare) = (0., 0, (0., 0.));
             for (index, &count) in counts.iter().enumerate() {
                 let (a, b, c) = (index / SIZE / SIZE, index / SIZE % SIZE, index % SIZE);
-                let expected = n as f64 * row(2)[a] * row(a)[b] * row(b)[c];
+                let expected = n as f64 * row(2, masked)[a] * row(a, masked)[b] * row(b, masked)[c];
+                assert!(expected > 0. || count == 0., "{what}: tokens {a} {b} {c} are masked");
                 // Cells of few expected counts are taken together.
                 if expected < 8. {
                     rare = (rare.0 + count, rare.1 + expected);
