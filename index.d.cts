@@ -197,7 +197,7 @@ export declare class NativeModel {
    */
   createEngine(options?: EngineOptions | undefined | null, draftModel?: NativeModel | undefined | null, prefixCache?: NativePrefixCache | undefined | null): NativeEngine
   /** Every prompt `n` times, all rows decoded together unless `limits` say otherwise; a prompt is prefilled once. Rows in group order. */
-  generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null): Promise<BatchResult>
+  generateBatch(promptIds: Array<Array<number>>, options: GenerateOptions, cancel?: Cancel | undefined | null, onProgress?: (progress: BatchProgress) => void, tokenizer?: NativeTokenizer | undefined | null, limits?: EngineOptions | undefined | null, prefixCache?: NativePrefixCache | undefined | null): Promise<BatchResult>
   /** Adds the parts of an adapter, which counts from now on, and freezes everything else. */
   applyLora(options: LoraOptions, name?: string | undefined | null): void
   /** Reads an adapter of PEFT or mlx-lm, in place of one of the same name; it counts from now on. */
@@ -370,6 +370,8 @@ export interface BatchResult {
   texts?: Array<string>
   finishReasons: Array<'stop' | 'length'>
   promptTokens: number
+  /** Those of them that the prefix cache knew. */
+  cachedTokens: number
   generatedTokens: number
   steps: number
   prefillMs: number
@@ -610,6 +612,8 @@ export interface EngineOptions {
   numDraftTokens?: number
   /** Guesses come from what followed the last tokens earlier in the text. */
   promptLookup?: PromptLookup
+  /** What a format leaves no choice about is read in one pass. */
+  fastForward?: boolean
   /** The caches of rows: see `ModelCacheOptions`. */
   cache?: ModelCacheOptions
   /** Requests never share the batch; one may then bring its own caches. */
@@ -663,6 +667,8 @@ export interface FinishedEvent {
   /** Tokens that were guessed, and how many of them were right. */
   draftTokens: number
   acceptedTokens: number
+  /** Tokens for which nothing was guessed because a bounded cache was full. */
+  plainTokens: number
   /** The request's own caches, where it brought some. */
   caches?: Array<NativeCache>
 }
