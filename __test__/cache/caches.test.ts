@@ -140,7 +140,40 @@ describe('the classes', () => {
       [5, 0],
       false,
     ]);
-    expect(codeOf(() => BatchRotatingKVCache.merge([new RotatingKVCache(8, { keep: 4 })]))).toBe('ERR_MLX_ARGUMENT');
+    const [four, three] = [4, 3].map((keep) => new RotatingKVCache(8, { keep }));
+    expect(codeOf(() => BatchRotatingKVCache.merge([four!, three!]))).toBe('ERR_MLX_ARGUMENT');
+    expect(BatchRotatingKVCache.merge([four!, four!.copy()]).keep).toBe(4);
+    expect(codeOf(() => new BatchRotatingKVCache(8, [0], { keep: 8 }))).toBe('ERR_MLX_ARGUMENT');
+  });
+
+  test('a batch of rotating caches that keep their first tokens', () => {
+    // Keys that say which row and position they are of; the second row begins with two slots of padding.
+    const at = (row: number, position: number) => 100 * row + position;
+    const keys = (from: number, to: number) =>
+      mx.array(
+        [1, 2].map((row) => [
+          Array.from({ length: to - from }, (_, i) => Array<number>(8).fill(at(row, from + i - (row === 2 ? 2 : 0)))),
+        ]),
+      );
+    const batch = new BatchRotatingKVCache(6, [0, 2], { keep: 2 });
+    for (const [from, to] of [
+      [0, 5],
+      [5, 6],
+      [6, 7],
+      [7, 10],
+      [10, 11],
+    ] as const)
+      batch.updateAndFetch(keys(from, to), keys(from, to));
+    expect(batch.getOffsets()).toEqual([11, 9]);
+    for (const [row, positions] of [
+      [1, [0, 1, 7, 8, 9, 10]],
+      [2, [0, 1, 5, 6, 7, 8]],
+    ] as const) {
+      const own = batch.extract(row - 1);
+      expect([own.keep, own.offset]).toEqual([2, row === 1 ? 11 : 9]);
+      const held = own.state[0]!.toArray() as number[][][][];
+      expect(held[0]![0]!.map((features) => features[0])).toEqual(positions.map((position) => at(row, position)));
+    }
   });
 
   test('what they refuse', () => {

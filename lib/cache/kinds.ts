@@ -97,7 +97,7 @@ export class RotatingKVCache extends LayerCache {
     return this.quantized(options) as RotatingKVCache;
   }
 
-  /** A batch of caches of one row each, of one size and without kept tokens. */
+  /** A batch of caches of one row each, of one size and with as many kept tokens. */
   static merge(caches: readonly RotatingKVCache[]): BatchRotatingKVCache {
     return merged(caches) as BatchRotatingKVCache;
   }
@@ -143,13 +143,23 @@ export class BatchKVCache extends BatchCache {
   }
 }
 
-/** The latest `maxSize` slots of rows of different lengths. No first tokens are kept. */
+/** The latest `maxSize` slots of rows of different lengths, each row's first `keep` tokens among them. */
 export class BatchRotatingKVCache extends BatchCache {
-  constructor(maxSize: number, leftPadding?: readonly number[]);
+  constructor(maxSize: number, leftPadding?: readonly number[], options?: RotatingOptions);
   /** @internal */
   constructor(held: Held);
-  constructor(maxSize: number | Held, leftPadding: readonly number[] = []) {
-    super(maxSize instanceof Held ? maxSize : { kind: 'BatchRotatingKVCache', maxSize, leftPadding: [...leftPadding] });
+  constructor(maxSize: number | Held, leftPadding: readonly number[] = [], options?: RotatingOptions) {
+    if (maxSize instanceof Held) {
+      super(maxSize);
+      return;
+    }
+    const { keep = 0 } = known(options, ['keep'], 'BatchRotatingKVCache');
+    super({ kind: 'BatchRotatingKVCache', maxSize, keep, leftPadding: [...leftPadding] });
+  }
+
+  /** First tokens of each row that stay. */
+  get keep(): number {
+    return this.native.keep;
   }
 
   get maxSize(): number {
@@ -161,7 +171,7 @@ export class BatchRotatingKVCache extends BatchCache {
     return this.appendPlain(keys, values);
   }
 
-  /** Adds the rows of another batch of the same size. */
+  /** Adds the rows of another batch of the same size, which keeps as many tokens. */
   extend(other: BatchRotatingKVCache): void {
     guard(() => this.native.extend(other.native));
   }

@@ -19,8 +19,8 @@ export interface KvCacheOptions {
   /** The most slots per layer; beyond them the latest tokens and the first `keep` are seen. */
   maxKvSize?: number;
   /**
-   * First tokens that stay in a bounded cache: 4 unless told, or 0 where rows of different prompts share a batch (`Engine`,
-   * `generateBatch()`); a number above 0 there answers the prompts one after the other.
+   * First tokens that stay in a bounded cache: 4 unless told, or, as in mlx-lm, 0 where rows of different prompts share a batch (`Engine`,
+   * `generateBatch()`).
    */
   keep?: number;
   /** Bits per number of keys and values, 4 or 8 most of all; without it they stay as they are. */

@@ -1,8 +1,8 @@
 //! The cache of bounded size for rows of different lengths.
 
 use super::batch::check_padding;
-use super::placement::{MaskShape, Offsets, Placement};
-use super::rotating::{RotatingKvCache, check_size};
+use super::placement::{MaskShape, Offsets, Placement, Sinks};
+use super::rotating::{RotatingKvCache, check_keep};
 use super::store::{Fetched, STEP, Store, begins, check_rows, check_times};
 use crate::mlx::ops::Quantization;
 use crate::mlx::{Array, Error, Result};
@@ -10,10 +10,13 @@ use crate::mlx::{Array, Error, Result};
 /// The latest `max_size` slots of one layer's rows, which are padded on the left to a common write position. Padding is counted in
 /// order of time from the oldest slot held, and negative once all of it and tokens too were dropped.
 ///
-/// No first tokens are kept: the rows' stand in different slots.
+/// With `keep` the buffers begin with so many slots of each row's first tokens, which stay (attention sinks, as in `RotatingKvCache`), and the
+/// latest `max_size - keep` follow. A first token is in both until it is dropped from these, and seen among the first. What is counted in
+/// slots below is counted without them.
 #[derive(Clone)]
 pub struct BatchRotatingKvCache {
     store: Store,
+    keep: i32,
     /// Slots that hold something.
     filled: i32,
     /// Where the next token goes: before `filled` once single tokens have gone round.
@@ -33,10 +36,16 @@ pub struct BatchRotatingKvCache {
 impl BatchRotatingKvCache {
     /// For as many rows as numbers, each of which will begin with so much padding.
     pub fn new(max_size: i32, left_padding: &[i32]) -> Result<Self> {
-        check_size(max_size)?;
+        Self::keeping(max_size, 0, left_padding)
+    }
+
+    /// The same, of which each row keeps its first tokens.
+    pub fn keeping(max_size: i32, keep: i32, left_padding: &[i32]) -> Result<Self> {
+        check_keep(max_size, keep)?;
         check_padding("left", left_padding)?;
         Ok(BatchRotatingKvCache {
             store: Store::new(None),
+            keep,
             filled: 0,
             next: 0,
             total: 0,
@@ -63,17 +72,19 @@ impl BatchRotatingKvCache {
         self.later = later;
     }
 
-    /// Of slots in order of time, all of them filled.
+    /// Of the first tokens' slots and then the others in order of time, all of them filled.
+    #[allow(clippy::too_many_arguments)]
     pub fn from_parts(
         parts: Vec<Array>,
         encoding: Option<Quantization>,
         max_size: i32,
+        keep: i32,
         offsets: &[i32],
         left_padding: &[i32],
         total: i32,
         next: i32,
     ) -> Result<Self> {
-        check_size(max_size)?;
+        check_keep(max_size, keep)?;
         let store = Store::from_parts(parts, encoding)?;
         let rows = store.rows().unwrap_or(offsets.len() as i32) as usize;
         if rows == 0 || offsets.len() != rows || left_padding.len() != rows {
@@ -83,20 +94,20 @@ impl BatchRotatingKvCache {
                 left_padding.len()
             )));
         }
-        let slots = store.capacity();
-        if total < 0 || next < 0 || next > slots || (next < total && next != slots && slots != max_size) {
+        let slots = if store.is_empty() { 0 } else { store.capacity() - keep };
+        if slots < 0 || total < 0 || next < 0 || next > slots || (next < total && next != slots && slots != max_size - keep) {
             return Err(Error::Argument(format!(
                 "a rotating cache of {max_size} with {slots} slots cannot stand at {total} and write at {next}"
             )));
         }
         let filled = if next == slots || next < total { slots } else { next };
         let (offsets, padding) = (offsets.to_vec(), left_padding.to_vec());
-        Ok(BatchRotatingKvCache { store, filled, next, total, offsets, padding, ends: None, max_size, later: None })
+        Ok(BatchRotatingKvCache { store, keep, filled, next, total, offsets, padding, ends: None, max_size, later: None })
     }
 
     /// Slots that the next single token sees, padding included, at most `max_size`.
     pub fn len(&self) -> i32 {
-        self.filled.min(self.max_size)
+        if self.filled == 0 { 0 } else { self.keep + self.filled.min(self.reach()) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -109,6 +120,16 @@ impl BatchRotatingKvCache {
 
     pub fn max_size(&self) -> i32 {
         self.max_size
+    }
+
+    /// First tokens of each row that stay.
+    pub fn keep(&self) -> i32 {
+        self.keep
+    }
+
+    /// The latest slots that a token sees, itself among them.
+    fn reach(&self) -> i32 {
+        self.max_size - self.keep
     }
 
     pub fn encoding(&self) -> Option<Quantization> {
@@ -145,21 +166,49 @@ impl BatchRotatingKvCache {
         let offsets = if same { Offsets::Same(self.offsets[0]) } else { Offsets::PerRow(self.offsets.clone()) };
         // A token while rows end with padding is a chunk: it must not push out what those rows still see.
         let alone = tokens == 1 && self.ends.is_none();
+        let reach = self.reach();
         let (keys, dropped, roll) = if alone {
-            let keys = (self.filled + 1).min(self.max_size);
-            let next = if self.next >= self.max_size { 1 } else { self.next + 1 };
+            let keys = (self.filled + 1).min(reach);
+            let next = if self.next >= reach { 1 } else { self.next + 1 };
             (keys, self.filled + 1 - keys, next % keys)
         } else {
-            let held = self.filled.min(self.max_size - 1);
+            let held = self.filled.min(reach - 1);
             (held + tokens, self.filled - held, 0)
         };
         let rolled = if alone { None } else { self.overrun() };
-        let padding = |row: usize| self.padding[row] + rolled.as_ref().map_or(0, |by| by[row]) - dropped;
+        // First tokens are seen where they stay, and not once more.
+        let padding = |row: usize| self.padding[row] + self.keep + rolled.as_ref().map_or(0, |by| by[row]) - dropped;
         let padding: Vec<i32> = (0..self.padding.len()).map(padding).collect();
         let padding = if padding.iter().any(|&slots| slots > 0) { padding } else { Vec::new() };
-        let window = if alone { window } else { Some(window.unwrap_or(self.max_size)) };
-        let mask = MaskShape { padding, window, roll, ..MaskShape::new(tokens, keys) };
+        let window = if alone { window } else { Some(window.unwrap_or(reach)) };
+        let sinks = (self.keep > 0).then(|| Sinks { keep: self.keep, offsets: self.offsets.clone() });
+        let mask = MaskShape { padding, window, roll, sinks, ..MaskShape::new(tokens, keys) };
         Placement { offsets, visible: mask.simplest() }
+    }
+
+    /// Slots without those of the first tokens.
+    fn ring(&self, from: i32, to: i32) -> Result<Store> {
+        self.store.slots(self.keep + from, self.keep + to)
+    }
+
+    /// A buffer of the first tokens, as they are held or of zeros, and these slots.
+    fn behind_first(&self, ring: Store) -> Result<Store> {
+        if self.keep == 0 {
+            return Ok(ring);
+        }
+        let first = if self.filled == 0 { ring.zeros(self.rows(), self.keep)? } else { self.store.slots(0, self.keep)? };
+        Store::join_slots(&[first, ring])
+    }
+
+    /// Writes what `update` holds of the rows' first tokens, whose positions are those from `offsets` on, to where they stay.
+    fn keep_first(&mut self, update: &Store, offsets: &[i32]) -> Result<()> {
+        let tokens = update.capacity();
+        let from = |offset: &i32| (0..self.keep).map(move |slot| slot - offset).collect::<Vec<i32>>();
+        let from: Vec<i32> = offsets.iter().flat_map(from).map(|token| if token < tokens { token } else { -1 }).collect();
+        if from.iter().any(|&token| token >= 0) {
+            self.store = self.store.with_front(update, self.keep, &from)?;
+        }
+        Ok(())
     }
 
     /// The filled slots in order of time.
@@ -168,9 +217,9 @@ impl BatchRotatingKvCache {
             return Ok(Store::new(self.store.encoding()));
         }
         if self.next >= self.filled || self.next == 0 {
-            return self.store.slots(0, self.filled);
+            return self.ring(0, self.filled);
         }
-        Store::join_slots(&[self.store.slots(self.next, self.filled)?, self.store.slots(0, self.next)?])
+        Store::join_slots(&[self.ring(self.next, self.filled)?, self.ring(0, self.next)?])
     }
 
     /// Appends `keys` and `values` `[B, Hkv, T, D]` and returns what attention sees. On an error the cache is as before.
@@ -185,11 +234,12 @@ impl BatchRotatingKvCache {
         if tokens == 1 && self.ends.is_none() {
             after.one_more(&update)?
         } else {
-            after.join(update)?
+            after.join(&update)?
         }
+        after.keep_first(&update, &after.offsets.clone())?;
         after.total += tokens;
         after.offsets.iter_mut().for_each(|offset| *offset += tokens);
-        let fetched = after.store.fetch(after.filled)?;
+        let fetched = after.store.fetch(after.keep + after.filled)?;
         after.store = after.store.quantized_if_due(self.later, after.total)?;
         // As in `KvCache::update`: nobody else holds the old buffers from here on.
         *self = after;
@@ -201,45 +251,51 @@ impl BatchRotatingKvCache {
     }
 
     fn one_more(&mut self, update: &Store) -> Result<()> {
+        let (keep, reach) = (self.keep, self.reach());
         if self.filled == 0 {
-            self.store = update.resized(0, STEP.min(self.max_size))?.write(update, 0, 0)?;
+            self.store = update.resized(0, keep + STEP.min(reach))?.write(update, 0, keep)?;
             (self.filled, self.next) = (1, 1);
             return Ok(());
         }
-        if self.filled > self.max_size {
-            let extra = self.filled - self.max_size;
-            self.store = self.held()?.slots(extra, self.filled)?;
+        if self.filled > reach {
+            let extra = self.filled - reach;
+            self.store = self.behind_first(self.held()?.slots(extra, self.filled)?)?;
             self.drop_oldest(extra);
-            (self.filled, self.next) = (self.max_size, self.max_size);
+            (self.filled, self.next) = (reach, reach);
         }
-        if self.filled == self.max_size {
+        if self.filled == reach {
             self.drop_oldest(1);
-            if self.next == self.max_size {
+            if self.next == reach {
                 self.next = 0;
             }
-        } else if self.next == self.store.capacity() {
-            self.store = self.store.resized(self.next, self.next + STEP.min(self.max_size - self.next))?;
+        } else if keep + self.next == self.store.capacity() {
+            self.store = self.store.resized(keep + self.next, keep + self.next + STEP.min(reach - self.next))?;
         }
-        self.store = self.store.write(update, 0, self.next)?;
+        self.store = self.store.write(update, 0, keep + self.next)?;
         self.next += 1;
         self.filled = self.filled.max(self.next);
         Ok(())
     }
 
-    fn join(&mut self, update: Store) -> Result<()> {
-        self.store = if self.filled == 0 {
-            update
+    fn join(&mut self, update: &Store) -> Result<()> {
+        let ring = if self.filled == 0 {
+            update.clone()
         } else {
             let mut held = self.held()?;
             if let Some(by) = self.overrun() {
                 held = self.moved(held, &by)?;
             }
-            let extra = (self.filled - self.max_size + 1).max(0);
+            let extra = (self.filled - self.reach() + 1).max(0);
             self.drop_oldest(extra);
-            if extra == self.filled { update } else { Store::join_slots(&[held.slots(extra, self.filled)?, update])? }
+            if extra == self.filled {
+                update.clone()
+            } else {
+                Store::join_slots(&[held.slots(extra, self.filled)?, update.clone()])?
+            }
         };
-        self.filled = self.store.capacity();
-        self.next = self.filled;
+        let slots = ring.capacity();
+        self.store = self.behind_first(ring)?;
+        (self.filled, self.next) = (slots, slots);
         Ok(())
     }
 
@@ -256,7 +312,7 @@ impl BatchRotatingKvCache {
 
     /// Only before tokens were dropped.
     pub fn is_trimmable(&self) -> bool {
-        self.total < self.max_size
+        self.total < self.reach()
     }
 
     /// Forgets the last `n` slots of every row; returns how many there were to forget, none once slots were dropped.
@@ -310,7 +366,8 @@ impl BatchRotatingKvCache {
                 return Err(Error::Argument(format!("a row cannot end with {slots} slots of padding of {} in all", self.filled)));
             }
             let held = self.held()?;
-            self.store = self.moved(held, &by)?;
+            let held = self.moved(held, &by)?;
+            self.store = self.behind_first(held)?;
             self.next = self.filled;
         }
         self.ends = None;
@@ -354,18 +411,24 @@ impl BatchRotatingKvCache {
     pub fn extend(&mut self, other: &BatchRotatingKvCache) -> Result<()> {
         self.finalized("extend a cache")?;
         other.finalized("extend a cache")?;
-        if self.max_size != other.max_size {
-            let (mine, theirs) = (self.max_size, other.max_size);
-            return Err(Error::Argument(format!("rotating caches of {mine} and {theirs} slots do not join")));
-        }
+        self.check_size(other.max_size, other.keep, "join")?;
         let together = self.next == other.next && self.filled == other.filled && self.filled > 0;
-        let slots = |cache: &Self| if together { cache.store.slots(0, cache.filled) } else { cache.held() };
+        let slots = |cache: &Self| if together { cache.ring(0, cache.filled) } else { cache.held() };
         let stores = Store::aligned(vec![slots(self)?, slots(other)?])?;
         let filled = self.filled.max(other.filled);
         if let Some(layout) = stores.iter().find(|store| !store.is_empty()) {
             let rows = [self.rows(), other.rows()];
             let moved = stores.iter().zip(rows).map(|(store, rows)| store.aligned_right(layout, rows, filled, filled));
-            self.store = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
+            let ring = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
+            let first = |cache: &Self| match (cache.filled, layout.encoding()) {
+                (0, _) => layout.zeros(cache.rows(), self.keep),
+                (_, Some(how)) => cache.store.slots(0, self.keep)?.quantized(how),
+                (_, None) => cache.store.slots(0, self.keep),
+            };
+            self.store = match self.keep {
+                0 => ring,
+                _ => Store::join_slots(&[Store::join_rows(&[first(self)?, first(other)?])?, ring])?,
+            };
         }
         self.padding = [(&*self, self.filled), (other, other.filled)]
             .into_iter()
@@ -384,44 +447,72 @@ impl BatchRotatingKvCache {
     pub fn extract(&self, row: i32) -> Result<RotatingKvCache> {
         check_rows(&[row], self.rows())?;
         self.finalized("extract a row")?;
-        let padding = self.padding[row as usize].max(0);
-        if padding >= self.filled {
-            return Ok(RotatingKvCache::from_store(Store::new(self.encoding()), 0, self.max_size));
+        let (padding, offset) = (self.padding[row as usize], self.offsets[row as usize]);
+        let empty = || RotatingKvCache::from_store(Store::new(self.encoding()), 0, self.max_size, self.keep);
+        if offset <= 0 || padding >= self.filled {
+            return Ok(empty());
         }
-        let cut = self.held()?.slots(padding, self.filled)?.map(|part| part.slice_axis(0, row, row + 1)?.contiguous())?;
-        Ok(RotatingKvCache::from_store(cut, self.offsets[row as usize], self.max_size))
+        let own = |store: Store| store.map(|part| part.slice_axis(0, row, row + 1)?.contiguous());
+        // The first tokens, and of the others those behind them.
+        let (first, from) = (self.keep.min(offset), (padding + self.keep).max(0));
+        let mut pieces = Vec::new();
+        if first > 0 {
+            pieces.push(own(self.store.slots(0, first)?)?);
+        }
+        if from < self.filled {
+            pieces.push(own(self.held()?.slots(from, self.filled)?)?);
+        }
+        Ok(RotatingKvCache::from_store(Store::join_slots(&pieces)?, offset, self.max_size, self.keep))
+    }
+
+    fn check_size(&self, max_size: i32, keep: i32, what: &str) -> Result<()> {
+        let words =
+            |size: i32, keep: i32| if keep > 0 { format!("{size} slots that keep {keep}") } else { format!("{size} slots") };
+        if (max_size, keep) == (self.max_size, self.keep) {
+            return Ok(());
+        }
+        let (mine, theirs) = (words(self.max_size, self.keep), words(max_size, keep));
+        Err(Error::Argument(format!("rotating caches of {mine} and {theirs} do not {what}")))
     }
 
     fn check_row(&self, cache: &RotatingKvCache) -> Result<()> {
-        if cache.keep() > 0 {
-            return Err(Error::Argument(format!(
-                "a rotating cache that keeps the first {} tokens cannot be a row of a batch: it would lose them",
-                cache.keep()
-            )));
-        }
-        if cache.max_size() != self.max_size {
-            let (mine, theirs) = (self.max_size, cache.max_size());
-            return Err(Error::Argument(format!("rotating caches of {mine} and {theirs} slots do not merge")));
-        }
+        self.check_size(cache.max_size(), cache.keep(), "merge")?;
         match cache.rows().filter(|&rows| rows != 1) {
             Some(rows) => Err(Error::Argument(format!("only caches of one row are merged, one has {rows}"))),
             None => Ok(()),
         }
     }
 
-    /// One row of each cache, padded to the longest. They have one size and keep no first tokens.
+    /// What a row has of a cache of its own: its first tokens, and the latest.
+    fn halves(&self, latest: &Store) -> Result<[Store; 2]> {
+        let slots = latest.capacity();
+        Ok([latest.slots(0, self.keep.min(slots))?, latest.slots((slots - self.reach()).max(0), slots)?])
+    }
+
+    /// One row of each cache, padded to the longest. They have one size and keep as many first tokens.
     pub fn merge(caches: &[&RotatingKvCache]) -> Result<BatchRotatingKvCache> {
         let first = caches.first().ok_or_else(|| Error::Argument("there are no caches to merge".into()))?;
-        let mut batch = BatchRotatingKvCache::new(first.max_size(), &vec![0; caches.len()])?;
+        let mut batch = BatchRotatingKvCache::keeping(first.max_size(), first.keep(), &vec![0; caches.len()])?;
         caches.iter().try_for_each(|cache| batch.check_row(cache))?;
         let stores = Store::aligned(caches.iter().map(|cache| cache.latest()).collect::<Result<_>>()?)?;
-        let filled = stores.iter().map(Store::capacity).max().unwrap_or(0);
+        let filled = stores.iter().map(Store::capacity).max().unwrap_or(0).min(batch.reach());
         let Some(layout) = stores.iter().find(|store| !store.is_empty()) else {
             batch.store = stores[0].clone();
             return Ok(batch);
         };
-        let moved = stores.iter().map(|store| store.aligned_right(layout, 1, filled, filled));
-        batch.store = Store::join_rows(&moved.collect::<Result<Vec<_>>>()?)?;
+        let row = |store: &Store| {
+            if store.is_empty() {
+                return layout.zeros(1, batch.keep + filled);
+            }
+            let [first, latest] = batch.halves(store)?;
+            let latest = latest.aligned_right(layout, 1, filled, filled)?;
+            match batch.keep {
+                0 => Ok(latest),
+                keep if first.capacity() == keep => Store::join_slots(&[first, latest]),
+                keep => Store::join_slots(&[first.resized(first.capacity(), keep)?, latest]),
+            }
+        };
+        batch.store = Store::join_rows(&stores.iter().map(row).collect::<Result<Vec<_>>>()?)?;
         batch.padding = stores.iter().map(|store| filled - store.capacity()).collect();
         batch.offsets = caches.iter().map(|cache| cache.offset()).collect();
         (batch.filled, batch.next, batch.total) = (filled, filled, filled);
@@ -436,15 +527,17 @@ impl BatchRotatingKvCache {
         let mut after = self.clone();
         let held = if self.filled == 0 { Store::new(self.encoding()) } else { self.store.clone() };
         let [held, new] = Store::aligned_pair(held, cache.latest()?)?;
-        let length = new.capacity();
+        let slots = new.capacity();
+        let length = slots.min(self.reach());
         if length > 0 {
+            let [first, new] = self.halves(&new)?;
             after.store = held;
             let more = (length - self.filled).max(0);
             if more > 0 {
                 after.store = if self.filled == 0 {
-                    new.zeros(self.rows(), length)?
+                    new.zeros(self.rows(), self.keep + length)?
                 } else {
-                    after.held()?.aligned_right(&new, self.rows(), length, length)?
+                    after.behind_first(after.held()?.aligned_right(&new, self.rows(), length, length)?)?
                 };
                 after.padding.iter_mut().for_each(|slots| *slots += more);
                 (after.filled, after.next) = (length, length);
@@ -452,21 +545,26 @@ impl BatchRotatingKvCache {
             // Where the new row's oldest slot goes: behind the write position, round the ring.
             let start = (after.next - length).rem_euclid(after.filled);
             let until_end = length.min(after.filled - start);
-            after.store = after.store.write(&new.slots(0, until_end)?, row, start)?;
+            after.store = after.store.write(&new.slots(0, until_end)?, row, self.keep + start)?;
             if until_end < length {
-                after.store = after.store.write(&new.slots(until_end, length)?, row, 0)?;
+                after.store = after.store.write(&new.slots(until_end, length)?, row, self.keep)?;
+            }
+            if self.keep > 0 {
+                after.store = after.store.write(&first, row, 0)?;
             }
         }
-        after.padding[row as usize] = after.filled - length;
+        after.padding[row as usize] = after.filled - slots;
         after.offsets[row as usize] = cache.offset();
         after.total = after.total.max(after.filled).max(cache.offset());
         *self = after;
         Ok(())
     }
 
-    /// Keys and values (or codes, scales and biases of both) of the filled slots in order of time; nothing of an empty cache.
+    /// Keys and values (or codes, scales and biases of both) of the first tokens and of the filled slots in order of time; nothing of an
+    /// empty cache.
     pub fn state(&self) -> Result<Vec<Array>> {
-        Ok(self.held()?.parts().to_vec())
+        let held = self.held()?;
+        Ok(if self.filled == 0 { held } else { self.behind_first(held)? }.parts().to_vec())
     }
 
     /// The same slots coded as `how` says.

@@ -44,6 +44,11 @@ fn fields(cache: &Cache) -> Result<Vec<(String, Field)>> {
         }
         Cache::BatchRotating(cache) => {
             cache.finalized("save a cache")?;
+            if cache.keep() > 0 {
+                return Err(Error::Argument(
+                    "mlx-lm's files have no place for the first tokens that the rows of a batch keep: extract the rows and save each".into(),
+                ));
+            }
             let slots = parts.first().map_or(0, |keys| keys.dim(2));
             let numbers = [cache.max_size(), cache.total(), slots].into_iter().map(Field::Number);
             let lists = [list(cache.offsets())?, list(cache.left_padding())?];
@@ -207,7 +212,7 @@ impl Layer<'_> {
             3 => BatchKvCache::from_parts(parts, encoding, Some(self.number(4)?), &self.numbers(3)?)?.into(),
             _ => {
                 let [max_size, total, next] = [self.number(4)?, self.number(5)?, self.number(6)?];
-                BatchRotatingKvCache::from_parts(parts, encoding, max_size, &self.numbers(2)?, &self.numbers(3)?, total, next)?
+                BatchRotatingKvCache::from_parts(parts, encoding, max_size, 0, &self.numbers(2)?, &self.numbers(3)?, total, next)?
                     .into()
             }
         })

@@ -79,7 +79,8 @@ impl Cache {
     pub fn keys_after(&self, tokens: i32) -> i32 {
         let held = match self {
             Cache::Rotating(cache) => cache.len().min(cache.max_size() - 1),
-            Cache::BatchRotating(cache) => cache.len().min(cache.max_size() - 1),
+            // First tokens may be held twice.
+            Cache::BatchRotating(cache) => cache.len().min(cache.max_size() - 1).max(cache.keep()),
             cache => cache.len(),
         };
         held + tokens
@@ -141,7 +142,7 @@ impl Cache {
         let full = match self {
             Cache::Kv(_) | Cache::Batch(_) => None,
             Cache::Rotating(cache) => Some(cache.max_size()),
-            Cache::BatchRotating(cache) => Some(cache.max_size()),
+            Cache::BatchRotating(cache) => Some(cache.max_size() - cache.keep()),
         };
         let coded = each!(self, cache => cache.quantizes_at());
         let limit = [full, coded].into_iter().flatten().min();
@@ -291,9 +292,10 @@ impl Cache {
             }
             Cache::Batch(cache) => BatchKvCache::from_parts(parts, encoding, None, cache.left_padding())?.into(),
             Cache::BatchRotating(cache) => {
-                let offsets: Vec<i32> = cache.left_padding().iter().map(|padding| slots - padding).collect();
-                let (max_size, padding) = (cache.max_size(), cache.left_padding());
-                BatchRotatingKvCache::from_parts(parts, encoding, max_size, &offsets, padding, slots, slots)?.into()
+                let (max_size, keep, padding) = (cache.max_size(), cache.keep(), cache.left_padding());
+                let slots = (slots - keep).max(0);
+                let offsets: Vec<i32> = padding.iter().map(|padding| slots - padding).collect();
+                BatchRotatingKvCache::from_parts(parts, encoding, max_size, keep, &offsets, padding, slots, slots)?.into()
             }
         };
         Ok(())

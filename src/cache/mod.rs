@@ -21,7 +21,7 @@ pub use batch_rotating::BatchRotatingKvCache;
 pub use kind::Cache;
 pub use kv::KvCache;
 pub use options::CacheOptions;
-pub use placement::{MaskShape, Offsets, Placement, Visible};
+pub use placement::{MaskShape, Offsets, Placement, Sinks, Visible};
 pub use prefix::{Owner, PrefixCache, PrefixHit, PrefixOptions, Segment};
 pub use rotating::RotatingKvCache;
 pub use store::{Fetched, Store};

@@ -12,7 +12,7 @@ const KEEP: i32 = 4;
 pub struct CacheOptions {
     /// The most slots per row; beyond them only the latest tokens and `keep` first ones are seen.
     pub max_kv_size: Option<i32>,
-    /// First tokens that stay in a bounded cache: 4 unless told. A batch keeps none.
+    /// First tokens that stay in a bounded cache: 4 unless told; of a batch none unless told.
     pub keep: Option<i32>,
     /// Bits per number of keys and values, affine; `None` keeps them as they are.
     pub kv_bits: Option<i32>,
@@ -107,11 +107,10 @@ impl CacheOptions {
     /// One layer's, for as many rows as numbers, each of which begins with so much padding.
     pub fn batch(&self, left_padding: &[i32]) -> Result<Cache> {
         let later = self.quantized_from()?;
-        if let Some(keep) = self.keep.filter(|&keep| keep > 0) {
-            return Err(Error::Argument(format!("a bounded cache of several rows keeps no first tokens; keep is {keep}")));
-        }
         Ok(match self.max_kv_size {
-            Some(max_size) => BatchRotatingKvCache::new(max_size, left_padding)?.quantized_from(later).into(),
+            Some(max_size) => {
+                BatchRotatingKvCache::keeping(max_size, self.keep.unwrap_or(0), left_padding)?.quantized_from(later).into()
+            }
             None => BatchKvCache::new(left_padding)?.quantized_from(later).into(),
         })
     }

@@ -27,10 +27,7 @@ pub struct RotatingKvCache {
 
 impl RotatingKvCache {
     pub fn new(max_size: i32, keep: i32) -> Result<Self> {
-        check_size(max_size)?;
-        if keep < 0 || keep >= max_size {
-            return Err(Error::Argument(format!("keep must be 0 or more and below maxSize, {max_size}; it is {keep}")));
-        }
+        check_keep(max_size, keep)?;
         Ok(RotatingKvCache { store: Store::new(None), filled: 0, next: 0, offset: 0, max_size, keep, later: None })
     }
 
@@ -49,10 +46,10 @@ impl RotatingKvCache {
         self.later = later;
     }
 
-    /// One row's latest slots in order of time.
-    pub(super) fn from_store(store: Store, offset: i32, max_size: i32) -> Self {
+    /// One row's slots in order of time: its first `keep`, and the latest.
+    pub(super) fn from_store(store: Store, offset: i32, max_size: i32, keep: i32) -> Self {
         let filled = store.capacity();
-        RotatingKvCache { store, filled, next: filled, offset, max_size, keep: 0, later: None }
+        RotatingKvCache { store, filled, next: filled, offset, max_size, keep, later: None }
     }
 
     /// Of buffers and numbers as mlx-lm keeps them: `next` is its write position. `state` returns such.
@@ -257,9 +254,12 @@ impl RotatingKvCache {
     }
 }
 
-pub(super) fn check_size(max_size: i32) -> Result<()> {
+pub(super) fn check_keep(max_size: i32, keep: i32) -> Result<()> {
     if max_size < 1 {
         return Err(Error::Argument(format!("maxSize must be at least 1 slot, not {max_size}")));
+    }
+    if keep < 0 || keep >= max_size {
+        return Err(Error::Argument(format!("keep must be 0 or more and below maxSize, {max_size}; it is {keep}")));
     }
     Ok(())
 }

@@ -249,6 +249,19 @@ impl Store {
         self.map(|part| part.take_along_axis(&index.broadcast_to(part.shape())?, 2))
     }
 
+    /// The first `count` slots with those of `update` in them whose numbers `from` gives, for each row and slot; a negative one leaves the slot
+    /// as it is.
+    pub fn with_front(&self, update: &Store, count: i32, from: &[i32]) -> Result<Store> {
+        let from = Array::from_slice(from, &[from.len() as i32 / count, 1, count, 1])?;
+        let (taken, zero) = (from.greater_equal(&Array::scalar_i32(0))?, Array::scalar_i32(0));
+        let from = from.maximum(&zero)?;
+        let front = self.slots(0, count)?.zip(update, |held, update| {
+            let shape = [update.dim(0), update.dim(1), count, update.dim(3)];
+            ops::where_(&taken, &update.take_along_axis(&from.broadcast_to(&shape)?, 2)?, held)
+        })?;
+        self.write(&front, 0, 0)
+    }
+
     /// The slots of all stores, one after the other; each holds something.
     pub fn join_slots(stores: &[Store]) -> Result<Store> {
         Self::join(stores, 2)

@@ -96,7 +96,10 @@ impl NativeCache {
             "KVCache" => KvCache::new().into(),
             "RotatingKVCache" => RotatingKvCache::new(max_size()?, integer("keep", spec.keep.unwrap_or(0.))?)?.into(),
             "BatchKVCache" => BatchKvCache::new(rows()?)?.into(),
-            "BatchRotatingKVCache" => BatchRotatingKvCache::new(max_size()?, rows()?)?.into(),
+            "BatchRotatingKVCache" => {
+                let keep = integer("keep", spec.keep.unwrap_or(0.))?;
+                BatchRotatingKvCache::keeping(max_size()?, keep, rows()?)?.into()
+            }
             kind => return Err(Error::Argument(format!("there is no cache of kind '{kind}'")).into()),
         };
         let cache = match spec.bits {
@@ -155,7 +158,11 @@ impl NativeCache {
 
     #[napi(getter)]
     pub fn keep(&self) -> i32 {
-        if let Cache::Rotating(cache) = &self.cache { cache.keep() } else { 0 }
+        match &self.cache {
+            Cache::Rotating(cache) => cache.keep(),
+            Cache::BatchRotating(cache) => cache.keep(),
+            _ => 0,
+        }
     }
 
     /// Where the next token goes in the buffers of a batch.

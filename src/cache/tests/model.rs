@@ -176,7 +176,7 @@ fn batch_equals_single(options: &CacheOptions, right_padded: bool, tolerance: f3
         columns.map(|column| feed(&model, &Array::from_slice(&column, &[3, 1]).unwrap(), &mut caches)).collect();
     let together = ops::concatenate(&together, 1).unwrap();
     for (index, row) in rows.iter().enumerate() {
-        let single = CacheOptions { keep: options.max_kv_size.map(|_| 0), ..*options };
+        let single = CacheOptions { keep: options.keep.or(options.max_kv_size.map(|_| 0)), ..*options };
         let mut alone = model.net.new_caches_with(&single).unwrap();
         feed(&model, &ids(&[row]), &mut alone);
         let wanted: Vec<Array> = next[index].iter().map(|&token| feed(&model, &ids(&[&[token]]), &mut alone)).collect();
@@ -192,8 +192,13 @@ fn rows_of_a_batch_equal_rows_alone() {
         batch_equals_single(&CacheOptions::default(), right_padded, 2e-4);
         batch_equals_single(&CacheOptions { max_kv_size: Some(8), ..CacheOptions::default() }, right_padded, 2e-4);
         batch_equals_single(&CacheOptions { max_kv_size: Some(32), ..CacheOptions::default() }, right_padded, 2e-4);
+        // Rows shorter than what is kept, rows that drop tokens while they are read, and rows that never do.
+        for (max_size, keep) in [(8, 1), (8, 4), (8, 7), (32, 4), (14, 12)] {
+            batch_equals_single(&bounded(max_size, keep), right_padded, 2e-4);
+        }
         // Codes may differ by one where rounding differs: by a 255th of a group's range.
         batch_equals_single(&quantized(8, 0), right_padded, 2e-2);
+        batch_equals_single(&CacheOptions { keep: Some(3), max_kv_size: Some(8), ..quantized(8, 0) }, right_padded, 2e-2);
         batch_equals_single(&CacheOptions { max_kv_size: Some(8), ..quantized(8, 0) }, right_padded, 2e-2);
     }
 }
@@ -338,14 +343,14 @@ fn bad_calls_are_typed_errors_and_change_nothing() {
         Cache::merge(&[]).err(),
         Cache::merge(&[cache]).err(),
         Cache::merge(&[&single[0], &bounded_row[0]]).err(),
-        Cache::merge(&[&bounded_row[0]]).err(),
         single[0].extract(0).err(),
         BatchKvCache::new(&[]).err(),
         BatchKvCache::new(&[-1]).err(),
         bounded(4, 4).cache().err(),
         bounded(0, 0).cache().err(),
         CacheOptions { keep: Some(1), ..CacheOptions::default() }.cache().err(),
-        bounded(8, 4).batch(&[0]).err(),
+        bounded(8, 8).batch(&[0]).err(),
+        Cache::merge(&[&bounded_row[0], &bounded(9, 3).cache().unwrap()]).err(),
         quantized(7, 0).cache().err(),
         quantized(4, -1).cache().err(),
         CacheOptions { kv_group_size: 64, ..quantized(4, 0) }.validate(32).err(),
@@ -358,6 +363,69 @@ fn bad_calls_are_typed_errors_and_change_nothing() {
     cache.finalize().unwrap();
     assert_eq!(cache.left_padding(), Some(&[1, 1][..]));
     assert_eq!(caches[1].len(), 2);
+}
+
+/// Rows that keep their first tokens come, go and change places, and each goes on as it does alone.
+#[test]
+fn kept_tokens_go_where_their_rows_go() {
+    let model = model();
+    for (max_size, keep) in [(8, 1), (8, 3), (8, 6), (64, 4)] {
+        let options = bounded(max_size, keep);
+        let lengths = [2, 5, 9, 20];
+        let rows: Vec<Vec<i32>> = (0..).zip(lengths).map(|(seed, length)| tokens(length, seed)).collect();
+        let mut singles: Vec<Vec<Cache>> = rows.iter().map(|row| alone(&model, row, &options)).collect();
+        // Round the ring, each by another number of tokens.
+        for (steps, single) in (0..).zip(&mut singles) {
+            for token in tokens(steps * 3, 50) {
+                feed(&model, &ids(&[&[token]]), single);
+            }
+        }
+        let layers = singles[0].len();
+        let layer = |singles: &[Vec<Cache>], rows: &[usize], layer: usize| {
+            Cache::merge(&rows.iter().map(|&row| &singles[row][layer]).collect::<Vec<_>>()).unwrap()
+        };
+        let merged = |singles: &[Vec<Cache>], rows: &[usize]| -> Vec<Cache> {
+            (0..layers).map(|index| layer(singles, rows, index)).collect()
+        };
+        let mut places = vec![0, 1, 2];
+        let mut batch = merged(&singles, &places);
+        let step = |batch: &mut Vec<Cache>, singles: &mut Vec<Vec<Cache>>, places: &[usize], seed: i32, what: &str| {
+            for token in tokens(5, seed) {
+                let column: Vec<i32> = (0..places.len() as i32).map(|place| (token + 3 * place) % 90).collect();
+                let got = feed(&model, &Array::from_slice(&column, &[column.len() as i32, 1]).unwrap(), batch);
+                for (place, &row) in places.iter().enumerate() {
+                    let wanted = feed(&model, &ids(&[&[column[place]]]), &mut singles[row]);
+                    let got = got.slice_axis(0, place as i32, place as i32 + 1).unwrap();
+                    assert_close(&got, &wanted, 2e-4, 2e-4, &format!("{max_size} keeping {keep}, {what}: row {row}"));
+                }
+            }
+        };
+        step(&mut batch, &mut singles, &places, 70, "merged");
+        // The longest takes the place of another.
+        for (cache, new) in batch.iter_mut().zip(&singles[3]) {
+            cache.put_row(1, new).unwrap();
+        }
+        places[1] = 3;
+        step(&mut batch, &mut singles, &places, 71, "put");
+        batch.iter_mut().for_each(|cache| cache.filter(&[2, 0]).unwrap());
+        places = vec![2, 0];
+        step(&mut batch, &mut singles, &places, 72, "filtered");
+        let more = merged(&singles, &[1]);
+        batch.iter_mut().zip(&more).for_each(|(cache, more)| cache.extend(more).unwrap());
+        places.push(1);
+        step(&mut batch, &mut singles, &places, 73, "extended");
+        // Out of the batch again, and in chunks.
+        for (place, &row) in places.iter().enumerate() {
+            let mut own: Vec<Cache> = batch.iter().map(|cache| cache.extract(place as i32).unwrap()).collect();
+            assert_eq!(own[0].offset(), singles[row][0].offset());
+            for chunk in [vec![5, 6, 7], vec![8], vec![9, 10]] {
+                let (got, wanted) = (feed(&model, &ids(&[&chunk]), &mut own), feed(&model, &ids(&[&chunk]), &mut singles[row]));
+                assert_close(&got, &wanted, 2e-4, 2e-4, &format!("{max_size} keeping {keep}: row {row} extracted"));
+            }
+        }
+        let error = files::save(&std::env::temp_dir().join("never.safetensors"), &batch, &Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("extract the rows"), "{error}");
+    }
 }
 
 #[test]

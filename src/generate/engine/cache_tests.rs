@@ -35,6 +35,8 @@ fn kinds() -> Vec<(CacheOptions, f32)> {
         (CacheOptions::default(), 1e-4),
         (bounded(24, None), 1e-4),
         (bounded(200, None), 1e-4),
+        (bounded(24, Some(4)), 1e-4),
+        (bounded(24, Some(20)), 1e-4),
         (quantized(8, 0), 1e-2),
         (CacheOptions { max_kv_size: Some(24), ..quantized(8, 0) }, 1e-2),
     ]
@@ -61,7 +63,7 @@ fn expect_near(got: &[BatchRow], wanted: &[BatchRow], tolerance: f32, what: &str
 
 /// `keep` of rows alone that keep what rows of a batch keep.
 fn as_in_batch(cache: CacheOptions) -> CacheOptions {
-    CacheOptions { keep: cache.max_kv_size.map(|_| 0), ..cache }
+    CacheOptions { keep: cache.keep.or(cache.max_kv_size.map(|_| 0)), ..cache }
 }
 
 #[test]
@@ -112,36 +114,6 @@ fn caches_bite() {
         assert!(off(quantized(4, 0)) > 1e-3);
         // The same sums in other groups: the last token of the prompt is read apart.
         assert!(off(quantized(4, 200)) < 1e-5, "it never gets there");
-    });
-}
-
-#[test]
-fn rows_that_keep_first_tokens_are_answered_one_after_the_other() {
-    let model = model();
-    on_owner(&model, |net| {
-        let vocabulary = net.config().vocab_size;
-        let cache = bounded(24, Some(4));
-        let mut numbers = Numbers(8);
-        let requests: Vec<_> = (0..8).map(|_| numbers.request(vocabulary)).collect();
-        let mut engine = Engine::new(vocabulary, EngineOptions { cache, ..small() }).unwrap();
-        let mut together = Outcomes::new();
-        for (id, wanted) in requests.iter().enumerate() {
-            engine.submit(id as u64, request(wanted.clone())).unwrap();
-        }
-        loop {
-            let step = engine.step(net);
-            collect(&mut engine, &mut together);
-            let open = together.values().filter(|outcome| outcome.summary.is_none()).count();
-            assert!(open <= 1, "{open} requests share the batch");
-            if step == Step::Idle {
-                break;
-            }
-        }
-        for (id, wanted) in requests.iter().enumerate() {
-            // What mlx-lm keeps, and we where nothing else is said.
-            let alone = alone(net, bounded(24, None), request(wanted.clone()));
-            expect_near(&together[&(id as u64)].samples, &alone.samples, 1e-4, &format!("request {id}"));
-        }
     });
 }
 

@@ -57,11 +57,6 @@ impl EngineOptions {
         let keep = self.cache.keep.or((self.cache.max_kv_size.is_some() && !self.alone).then_some(0));
         CacheOptions { keep, ..self.cache }
     }
-
-    /// Whether requests do not share the batch: also where they keep first tokens, which stand in different slots of different rows.
-    pub(super) fn one_by_one(&self) -> bool {
-        self.alone || self.resolved_cache().keep.is_some_and(|keep| keep > 0)
-    }
 }
 
 #[derive(Clone, Debug)]

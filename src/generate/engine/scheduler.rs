@@ -127,7 +127,7 @@ impl Engine {
         Ok(Engine {
             options,
             cache,
-            one_by_one: options.one_by_one(),
+            one_by_one: options.alone,
             prefixes: Prefixes::new(None, cache),
             vocabulary,
             next_row: 0,
