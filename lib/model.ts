@@ -32,7 +32,6 @@ import { quantizationOf, quantizeKeys, resolveQuantization } from './quantizatio
 import type { ModelQuantization, QuantizationInfo, QuantizeModelOptions, QuantizeProgress } from './quantization.js';
 import { rejectUnknownKeys } from './options.js';
 import {
-  cachingKeys,
   checkCaching,
   resolveCache,
   resolveLimits,
@@ -40,7 +39,7 @@ import {
   resolveSpeculation,
   speculationKeys,
 } from './request-options.js';
-import type { CachingOptions, SpeculationOptions } from './request-options.js';
+import type { SpeculationOptions } from './request-options.js';
 import { generateKeys, resolveSampling, samplingDefaults } from './sampling.js';
 import type { GenerateOptions } from './sampling.js';
 import { withSignal } from './signal.js';

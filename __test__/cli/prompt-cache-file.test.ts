@@ -82,9 +82,8 @@ describe('mlx-node chat --prompt-cache-file', () => {
       }
       expect([got.code, got.stdout]).toEqual([0, wanted.stdout]);
       // The second message reads what is new: its own text, and of the answer before what text does not say.
-      const known = [...got.stderr.matchAll(/prompt (\d+) tokens(?: \((\d+) known\))?/g)].map(
-        ([, all, known = '0']) => [Number(all), Number(known)],
-      );
+      const counts = [...got.stderr.matchAll(/prompt (\d+) tokens(?: \((\d+) known\))?/g)];
+      const known = counts.map(([, all, before = '0']) => [Number(all), Number(before)]);
       const first = ' are late\nassistant: '.length;
       const added = '\nuser: why?\nassistant: '.length;
       expect(known[0]).toEqual([first, 0]);

@@ -40,7 +40,9 @@ export class ContinuedModel implements ChatModel {
     return Math.max(1, this.#model.contextLength - this.#beginning.caches[0]!.offset);
   }
 
-  stream(prompt: readonly number[], { prefixCache: _, ...options }: GenerateOptions): ChatModelStream {
+  stream(prompt: readonly number[], given: GenerateOptions): ChatModelStream {
+    // What is remembered here takes the place of the session's own memory.
+    const { prefixCache: _, ...options } = given;
     const ids = this.#rest(prompt, options);
     const { caches, known } = this.#begin(ids);
     const stream = this.#model.stream(ids.slice(known), { ...options, promptCache: caches });

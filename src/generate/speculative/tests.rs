@@ -236,7 +236,8 @@ fn samples_are_distributed_as_without_guessing() {
             weights.into_iter().map(|weight| weight / total).collect()
         };
         let quoting = || vec![2, 0, 1, 4, 3, 2, 1, 1, 2];
-        let cases: [(&str, Option<&dyn CausalLm>, Vec<i32>, bool); 4] = [
+        type Case<'a> = (&'a str, Option<&'a dyn CausalLm>, Vec<i32>, bool);
+        let cases: [Case; 4] = [
             ("draft model", Some(&draft), vec![2], false),
             ("lookup", None, quoting(), false),
             ("draft model under a mask", Some(&draft), vec![2], true),
