@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::CausalLm;
 use super::experts::{Part, expert_name, part_of};
+use super::foreign::{Foreign, disorder};
 use super::quantization::Scheme;
 use super::weights::{INDEX, SINGLE, read_json};
 use crate::mlx::io::is_gguf;
@@ -63,7 +64,76 @@ fn open_files(dir: &Path) -> Result<Vec<SafetensorsFile>> {
 #[derive(Clone)]
 struct At {
     file: usize,
+    /// As the model has it.
     entry: Entry,
+    /// What it is made of, where the file has something else.
+    made: Option<Box<Made>>,
+}
+
+impl At {
+    fn own(file: usize, entry: Entry) -> Self {
+        At { file, entry, made: None }
+    }
+}
+
+/// A part of a packed layer, from tensors in the layout of others.
+#[derive(Clone)]
+struct Made {
+    foreign: Foreign,
+    /// The tensor of the same file.
+    from: Entry,
+    part: MadePart,
+}
+
+#[derive(Clone)]
+enum MadePart {
+    /// With the groups of the inputs, where they are given, and how many there are.
+    Words {
+        groups: Option<(At, i32)>,
+    },
+    Scales,
+    Biases {
+        scales: At,
+    },
+}
+
+/// Takes the tensors of layers in the layout of others out of the rest, and tells of each the part of the model's that it makes.
+fn translated(foreign: Foreign, tensors: Vec<(usize, Entry)>) -> Vec<At> {
+    const PARTS: [&str; 4] = [".qweight", ".qzeros", ".scales", ".g_idx"];
+    let layer_of = |name: &str| PARTS.iter().find_map(|part| name.strip_suffix(part).map(str::to_string));
+    let packed: HashSet<String> =
+        tensors.iter().filter_map(|(_, entry)| entry.name.strip_suffix(".qweight").map(str::to_string)).collect();
+    let (parts, others): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(_, entry)| layer_of(&entry.name).is_some_and(|layer| packed.contains(&layer)));
+    let parts: HashMap<String, (usize, Entry)> =
+        parts.into_iter().map(|(file, entry)| (entry.name.clone(), (file, entry))).collect();
+    let part = |name: String| parts.get(&name).map(|(file, entry)| At::own(*file, entry.clone()));
+    let flipped = |shape: &[i32]| -> Vec<i32> { shape.iter().rev().copied().collect() };
+    let mut found: Vec<At> = others.into_iter().map(|(file, entry)| At::own(file, entry)).collect();
+    for layer in packed {
+        let mut add = |at: At, name: &str, shape: Vec<i32>, dtype: Dtype, part: MadePart| {
+            let mut entry = at.entry.clone();
+            (entry.name, entry.shape, entry.dtype) = (format!("{layer}.{name}"), shape, dtype);
+            found.push(At { file: at.file, entry, made: Some(Box::new(Made { foreign, from: at.entry, part })) });
+        };
+        let scales = part(format!("{layer}.scales"));
+        if let Some(at) = part(format!("{layer}.qweight")) {
+            let shape = foreign.words_shape(&at.entry.shape).unwrap_or_else(|| at.entry.shape.clone());
+            let count = scales.as_ref().and_then(|at| at.entry.shape.first().copied()).unwrap_or(1);
+            let groups = part(format!("{layer}.g_idx")).map(|at| (at, count));
+            add(at, "weight", shape, Dtype::Uint32, MadePart::Words { groups });
+        }
+        if let (Some(at), Some(scales)) = (part(format!("{layer}.qzeros")), &scales) {
+            let (shape, dtype) = (flipped(&scales.entry.shape), scales.entry.dtype);
+            add(at, "biases", shape, dtype, MadePart::Biases { scales: scales.clone() });
+        }
+        if let Some(at) = scales {
+            let (shape, dtype) = (flipped(&at.entry.shape), at.entry.dtype);
+            add(at, "scales", shape, dtype, MadePart::Scales);
+        }
+    }
+    found.sort_by(|left, right| left.entry.name.cmp(&right.entry.name));
+    found
 }
 
 /// Where a weight of the model is.
@@ -107,39 +177,61 @@ pub(super) struct Checkpoint<'a> {
     last: usize,
 }
 
+/// AutoGPTQ gives every layer that it packs a bias, of zeros where the model has none.
+fn drop_empty_biases(files: &mut [SafetensorsFile], places: &mut HashMap<String, Place>) -> Result<()> {
+    let never = ["o_proj.bias", "gate_proj.bias", "up_proj.bias", "down_proj.bias"];
+    let names: Vec<String> = places.keys().filter(|name| never.iter().any(|end| name.ends_with(end))).cloned().collect();
+    for name in names {
+        let Some(Place::Whole(at)) = places.get(&name) else { continue };
+        let bias = files[at.file].read(&at.entry)?;
+        if bias.size() > 0 && bias.dtype().is_float() && bias.abs()?.max_all()?.item()? == 0. {
+            places.remove(&name);
+        }
+    }
+    Ok(())
+}
+
 impl<'a> Checkpoint<'a> {
-    pub fn open(dir: &Path, tied: bool, progress: &'a mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Self> {
+    pub fn open(dir: &Path, tied: bool, scheme: &Scheme, progress: &'a mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Self> {
         let mut files = open_files(dir)?;
         let mut places: HashMap<String, Place> = HashMap::new();
         let mut total = 0;
+        let mut tensors: Vec<(usize, Entry)> = Vec::new();
         for (index, file) in files.iter_mut().enumerate() {
+            tensors.extend(std::mem::take(&mut file.entries).into_iter().map(|entry| (index, entry)));
+        }
+        let tensors = match scheme.foreign {
+            Some(foreign) => translated(foreign, tensors),
+            None => tensors.into_iter().map(|(file, entry)| At::own(file, entry)).collect(),
+        };
+        for at in tensors {
             // Buffers that old versions of transformers stored, and a head that is the embedding anyway.
             let needless = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."));
-            for entry in std::mem::take(&mut file.entries) {
-                if needless(&entry.name) {
-                    continue;
-                }
-                total += entry.length;
-                let name = entry.name.clone();
-                let at = At { file: index, entry };
-                let fresh = match part_of(&name) {
-                    Part::Whole(name) => places.insert(name, Place::Whole(at)).is_none(),
-                    Part::GateUp(gate, up) => {
-                        let first = places.insert(gate, Place::Half(at.clone(), false)).is_none();
-                        places.insert(up, Place::Half(at, true)).is_none() && first
-                    }
-                    Part::Expert(name, expert) => match places.entry(name).or_insert_with(|| Place::Experts(BTreeMap::new())) {
-                        Place::Experts(experts) => experts.insert(expert, at).is_none(),
-                        _ => false,
-                    },
-                };
-                if !fresh {
-                    return Err(Error::load(
-                        file.path(),
-                        format!("tensor '{name}' is in another file too, or there in another form"),
-                    ));
-                }
+            if needless(&at.entry.name) {
+                continue;
             }
+            total += at.entry.length;
+            let (name, file) = (at.entry.name.clone(), at.file);
+            let fresh = match part_of(&name) {
+                Part::Whole(name) => places.insert(name, Place::Whole(at)).is_none(),
+                Part::GateUp(gate, up) => {
+                    let first = places.insert(gate, Place::Half(at.clone(), false)).is_none();
+                    places.insert(up, Place::Half(at, true)).is_none() && first
+                }
+                Part::Expert(name, expert) => match places.entry(name).or_insert_with(|| Place::Experts(BTreeMap::new())) {
+                    Place::Experts(experts) => experts.insert(expert, at).is_none(),
+                    _ => false,
+                },
+            };
+            if !fresh {
+                return Err(Error::load(
+                    files[file].path(),
+                    format!("tensor '{name}' is in another file too, or there in another form"),
+                ));
+            }
+        }
+        if scheme.foreign.is_some() {
+            drop_empty_biases(&mut files, &mut places)?;
         }
         Ok(Checkpoint { dir: dir.to_path_buf(), files, places, progress, read: 0, total, last: 0 })
     }
@@ -263,12 +355,47 @@ impl<'a> Checkpoint<'a> {
             self.files[self.last].release();
             self.last = at.file;
         }
-        let array = self.files[at.file].read(&at.entry)?;
+        let entry = at.made.as_ref().map_or(&at.entry, |made| &made.from);
+        let array = self.files[at.file].read(entry)?;
         if counts {
             self.read += at.entry.length;
         }
         (self.progress)(self.read, self.total)?;
-        Ok(array)
+        match &at.made {
+            Some(made) => self.make(at, made, &array),
+            None => Ok(array),
+        }
+    }
+
+    /// A part of a packed layer from what a file in another layout holds.
+    fn make(&mut self, at: &At, made: &Made, array: &Array) -> Result<Array> {
+        let (name, shape) = (&made.from.name, &made.from.shape);
+        let unfit = || self.bad(at, format!("tensor '{name}' {shape:?} does not fit the others of its layer"));
+        let whole = matches!(array.dtype(), Dtype::Int32 | Dtype::Uint32);
+        if shape.len() != 2 || matches!(made.part, MadePart::Scales) == whole {
+            return Err(unfit());
+        }
+        let made_of = match &made.part {
+            MadePart::Words { groups } => {
+                if let Some((groups, count)) = groups {
+                    let found = self.read(groups, false)?;
+                    if let Some(reason) = disorder(&found, *count)? {
+                        return Err(self.bad(groups, format!("tensor '{}': {reason}", groups.entry.name)));
+                    }
+                }
+                made.foreign.words(array)?
+            }
+            MadePart::Scales => array.t()?.contiguous()?,
+            MadePart::Biases { scales } => {
+                let wanted = made.foreign.zeros_shape(&scales.entry.shape);
+                if wanted.as_ref() != Some(shape) || !scales.entry.dtype.is_float() {
+                    return Err(unfit());
+                }
+                let scales = self.read(scales, false)?;
+                made.foreign.biases(array, &scales)?
+            }
+        };
+        Ok(made_of)
     }
 
     fn place(&self, name: &str) -> Result<Vec<(At, Option<bool>)>> {
@@ -351,7 +478,7 @@ impl<'a> Checkpoint<'a> {
                 Place::Half(_, true) => continue,
                 Place::Experts(experts) => experts.values().collect(),
             };
-            for At { file, entry } in ats {
+            for At { file, entry, .. } in ats {
                 files[*file].1 += 1;
                 files[*file].2 += entry.length;
                 let (name, shape, file) = (entry.name.clone(), entry.shape.clone(), file_name(*file));

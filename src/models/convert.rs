@@ -56,6 +56,7 @@ pub struct Conversion {
     changes: HashMap<String, Change>,
     plan: Plan,
     tied: bool,
+    scheme: Scheme,
     options: ConvertOptions,
 }
 
@@ -131,7 +132,7 @@ impl Conversion {
         let (architecture, config) = parse(&config_json, &file)?;
         let (scheme, tied) = (Scheme::parse(&config_json, &file)?, config.tie_word_embeddings);
         let mut quiet = |_, _| Ok(());
-        let checkpoint = Checkpoint::open(dir, tied, &mut quiet)?;
+        let checkpoint = Checkpoint::open(dir, tied, &scheme, &mut quiet)?;
         let mut net = (architecture.build)(config, Dtype::Float32)?;
         let mut names = Vec::new();
         net.visit("", &mut |name, _| names.push(name));
@@ -167,7 +168,7 @@ impl Conversion {
                 None => {}
             }
         }
-        Ok(Conversion { config_json, dtype, net, changes, plan, tied, options })
+        Ok(Conversion { config_json, dtype, net, changes, plan, tied, scheme, options })
     }
 
     pub fn dtype(&self) -> Dtype {
@@ -190,7 +191,7 @@ impl Conversion {
         let progress = RefCell::new(progress);
         // Experts take many readings for one tensor written.
         let mut between = |_, _| Ok(());
-        let checkpoint = Checkpoint::open(dir, self.tied, &mut between)?;
+        let checkpoint = Checkpoint::open(dir, self.tied, &self.scheme, &mut between)?;
         let reader = RefCell::new(Reader { checkpoint, dtype: self.dtype, last: None });
         let mut weights = Vec::new();
         self.net.weights("", &mut weights);

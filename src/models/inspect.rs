@@ -19,7 +19,7 @@ pub fn inspect(dir: &Path) -> Result<Value> {
     let (architecture, config) = parse(&config_json, &file)?;
     let scheme = Scheme::parse(&config_json, &file)?;
     let mut quiet = |_, _| Ok(());
-    let checkpoint = Checkpoint::open(dir, config.tie_word_embeddings, &mut quiet)?;
+    let checkpoint = Checkpoint::open(dir, config.tie_word_embeddings, &scheme, &mut quiet)?;
     let mut net = (architecture.build)(config, Dtype::Float32)?;
     checkpoint.fit(net.as_mut(), &scheme, Dtype::Float32)?;
     let (tensors, files) = checkpoint.contents();

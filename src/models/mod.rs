@@ -8,6 +8,7 @@ mod config;
 mod convert;
 mod decoder;
 mod experts;
+mod foreign;
 mod gguf;
 mod inspect;
 mod model;

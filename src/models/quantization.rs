@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::config::Reader;
+use super::foreign::Foreign;
 use crate::mlx::ops::{Quantization, QuantizationMode};
 use crate::mlx::{Error, Result};
 use crate::nn::Weight;
@@ -14,6 +15,8 @@ use crate::nn::Weight;
 /// name are packed as their tensors show.
 #[derive(Clone, Debug, Default)]
 pub struct Scheme {
+    /// Of a checkpoint that is not in mlx-lm's format.
+    pub(super) foreign: Option<Foreign>,
     layers: HashMap<String, Option<Quantization>>,
 }
 
@@ -25,7 +28,10 @@ impl Scheme {
         let block = value.as_object().ok_or_else(|| config.wrong(key, "an object with group_size, bits and mode"))?;
         let wrong = |place: &str, reason: String| Error::Config(format!("{}: {key}{place}: {reason}", file.display()));
         if let Some(method) = block.get("quant_method").filter(|_| key == "quantization_config") {
-            return Err(wrong("", unsupported(method)));
+            return match Foreign::parse(block).map_err(|reason| wrong("", reason))? {
+                Some(foreign) => Ok(Scheme { foreign: Some(foreign), ..Scheme::default() }),
+                None => Err(wrong("", unsupported(method))),
+            };
         }
         let default = how_of(block).map_err(|reason| wrong("", reason))?;
         let mut layers = HashMap::new();
@@ -37,7 +43,7 @@ impl Scheme {
             };
             layers.insert(name.clone(), how);
         }
-        Ok(Scheme { layers })
+        Ok(Scheme { layers, foreign: None })
     }
 
     /// What the block says of a layer by name: nothing, that it is not packed, or how it is.
@@ -48,7 +54,7 @@ impl Scheme {
 
 fn unsupported(method: &Value) -> String {
     format!(
-        "quant_method is {method}; quantised checkpoints are supported in mlx-lm's format only. Take that, or the unquantised checkpoint and quantise it"
+        "quant_method is {method}; quantised checkpoints are supported in mlx-lm's format, AWQ's and GPTQ's only. Take one of these, or the unquantised checkpoint and quantise it"
     )
 }
 
@@ -297,7 +303,14 @@ mod tests {
             (r#"{"quantization": {"mode": 3}}"#, "mode is 3"),
             (r#"{"quantization": {"bits": 4, "x.y": {"bits": 9}}}"#, "quantization['x.y']"),
             (r#"{"quantization": {"bits": 4, "x": {"mode": "nvfp4", "global_scale": true}}}"#, "global_scale"),
-            (r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}"#, "awq"),
+            (r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, "bitsandbytes"),
+            (r#"{"quantization_config": {"quant_method": "awq", "bits": 3, "group_size": 128}}"#, "bits is 3"),
+            (r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": -1}}"#, "group_size is -1"),
+            (r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemv"}}"#, "gemv"),
+            (
+                r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64, "checkpoint_format": "marlin"}}"#,
+                "marlin",
+            ),
             (r#"{"quantization_config": {"quant_method": "fp8"}}"#, "fp8"),
         ] {
             let error = parse(text).unwrap_err();

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod convert;
+mod foreign;
 mod golden;
 mod hostile;
 mod lora;

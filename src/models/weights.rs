@@ -36,7 +36,7 @@ pub(crate) fn load(
     quantize: Option<&QuantizeOptions>,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
-    let mut checkpoint = Checkpoint::open(dir, net.config().tie_word_embeddings, progress)?;
+    let mut checkpoint = Checkpoint::open(dir, net.config().tie_word_embeddings, scheme, progress)?;
     checkpoint.fit(net, scheme, dtype)?;
     let blocks = net.num_layers() as i32;
     let mut held = Vec::new();

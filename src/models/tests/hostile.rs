@@ -265,7 +265,7 @@ fn configurations_that_cannot_be() {
         ("layer_types", json!(["full_attention", "sliding_attention", "full_attention"]), "layer_types is"),
         ("layer_types", json!(["full_attention"]), "layer_types is"),
         ("quantization", json!(4), "quantization is 4"),
-        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "gptq"),
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "group_size is null"),
         ("model_type", json!(7), "model_type"),
     ];
     let dir = golden_path("models/qwen3");
