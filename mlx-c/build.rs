@@ -122,6 +122,9 @@ fn compile_mlx_c(source: &Path, include: &Path, os: &str) -> Result<(), String> 
         .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"))
         .collect();
     files.sort();
+    let own = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("src/arrays.cpp");
+    println!("cargo:rerun-if-changed={}", own.display());
+    files.push(own);
 
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(2).warnings(false).debug(false).include(source).include(include).files(&files);

@@ -11,6 +11,7 @@ use super::{Dtype, Element, Error, Result, transforms};
 use crate::runtime;
 
 /// A lazy array. Cloning is cheap (a reference); operations build a graph; `eval` and the readers run it on the owner thread.
+#[repr(transparent)]
 pub struct Array(pub(super) sys::mlx_array);
 
 // SAFETY: the handle is a `shared_ptr` with an atomic count. Any thread may hold, extend and drop graphs while the owner
@@ -39,6 +40,17 @@ impl Clone for Array {
 impl std::fmt::Debug for Array {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Array({:?}, {})", self.shape(), self.dtype().name())
+    }
+}
+
+/// Frees arrays that nobody has looked at for long.
+#[cfg(feature = "node")]
+pub(crate) fn free_all(mut arrays: Vec<Array>) {
+    let count = arrays.len();
+    // SAFETY: `Array` is a handle and nothing else; the list forgets them before they are freed.
+    unsafe {
+        arrays.set_len(0);
+        sys::mlxn_free_arrays(arrays.as_ptr().cast(), count);
     }
 }
 

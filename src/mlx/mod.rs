@@ -17,6 +17,8 @@ pub mod stft;
 pub(crate) mod stream;
 pub(crate) mod transforms;
 
+#[cfg(feature = "node")]
+pub(crate) use array::free_all;
 pub use array::{Array, async_eval, element_count, eval};
 pub use device::{Device, Property};
 pub use dtype::{Dtype, Element};

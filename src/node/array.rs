@@ -73,9 +73,7 @@ pub fn empty(handle: i32) {
 /// `release` of the first `count` handles of a list.
 #[napi(namespace = "core")]
 pub fn release_all(handles: Int32Array, count: u32) {
-    for &handle in handles.iter().take(count as usize) {
-        handle::release(handle);
-    }
+    handle::release_all(&handles[..handles.len().min(count as usize)]);
 }
 
 /// Arrays that this thread's JavaScript holds.

@@ -28,7 +28,7 @@ pub fn start(exports: Object, env: Env) -> napi::Result<()> {
     ENVIRONMENTS.fetch_add(1, Ordering::AcqRel);
     env.add_env_cleanup_hook((), |()| {
         super::transforms::forget_functions();
-        super::handle::release_all();
+        super::handle::clear();
         super::handle::scratch::forget();
         ENV.set(std::ptr::null_mut());
         if ENVIRONMENTS.fetch_sub(1, Ordering::AcqRel) == 1 && !runtime::shut_down(PATIENCE) {
