@@ -25,8 +25,8 @@ describe('reading a file of 300 MB', () => {
     const { bytes, arrays: count, grew } = JSON.parse(output) as { bytes: number; arrays: number; grew: number };
     expect(count).toBe(names.length);
     expect(bytes).toBe(names.length * tensor);
-    // One tensor as it is read, one for the rest of the process.
-    expect(grew).toBeLessThan(bytes + 2 * tensor);
+    // One tensor as it is read; what else the process takes is far from another one.
+    expect(grew).toBeLessThan(bytes + 1.5 * tensor);
     // The arrays must be there for the limit to mean anything.
     expect(grew).toBeGreaterThan(bytes / 2);
   });
