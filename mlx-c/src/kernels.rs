@@ -76,7 +76,7 @@ kernels! {
         causal: bool,
         s: mlx_stream,
     );
-    fn mlxn_linear(res: *mut mlx_array, x: mlx_array, weight: mlx_array, s: mlx_stream);
+    fn mlxn_linear(res: *mut mlx_array, x: mlx_array, weight: mlx_array, bias: mlx_array, s: mlx_stream);
     fn mlxn_adamw(
         res_weight: *mut mlx_array,
         res_first: *mut mlx_array,

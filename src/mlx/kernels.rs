@@ -3,7 +3,7 @@
 
 use mlx_sys as sys;
 
-use super::array::output;
+use super::array::{optional, output};
 use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
 use super::{Array, Dtype, Result, device, ops, stream};
 
@@ -134,13 +134,17 @@ pub fn attention(queries: &Array, keys: &Array, values: &Array, scale: f32, mask
     output(|result| unsafe { sys::mlxn_attention(result, queries.0, keys.0, values.0, mask, scale, causal, stream::current()) })
 }
 
-/// `x Wᵀ` for `x` `[.., in]` and a weight `[out, in]`.
-pub fn linear(x: &Array, weight: &Array) -> Result<Array> {
-    if !usable(&[x, weight]) || weight.ndim() != 2 {
-        return x.matmul(&weight.t()?);
+/// `x Wᵀ + b` for `x` `[.., in]`, a weight `[out, in]` and a bias `[out]`, or without one.
+pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
+    let fits = |bias: &Array| usable(&[bias]) && bias.shape() == [weight.dim(0)];
+    if !usable(&[x, weight]) || weight.ndim() != 2 || !bias.is_none_or(fits) {
+        return match bias {
+            Some(bias) => ops::addmm(bias, x, &weight.t()?, 1.0, 1.0),
+            None => x.matmul(&weight.t()?),
+        };
     }
-    // SAFETY: valid handles.
-    output(|result| unsafe { sys::mlxn_linear(result, x.0, weight.0, stream::current()) })
+    // SAFETY: valid handles; a null bias means none.
+    output(|result| unsafe { sys::mlxn_linear(result, x.0, weight.0, optional(bias), stream::current()) })
 }
 
 /// New weight, first and second moment of an Adam step, in place where nobody else holds the old ones; the gradient is multiplied by

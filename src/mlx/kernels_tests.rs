@@ -4,7 +4,7 @@
 //! look for accuracy and gradients that MLX's GPU kernels do not promise.
 
 use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
-use super::{Array, Dtype, Result, kernels, ops, random, value_and_grad};
+use super::{Array, Dtype, Result, jvp, kernels, ops, random, value_and_grad, vmap};
 use crate::testing::on_gpu;
 
 fn normal(seed: u64, shape: &[i32]) -> Array {
@@ -231,13 +231,55 @@ fn linear_and_its_gradient() {
     }
     for (shape, outputs) in [(&[3][..], 5), (&[2, 3, 7], 4), (&[40, 33], 65)] {
         let inputs = [normal(21, shape), normal(22, &[outputs, shape[shape.len() - 1]])];
-        agree(&inputs, 2, |x| kernels::linear(&x[0], &x[1]), |x| x[0].matmul(&x[1].t()?));
+        agree(&inputs, 2, |x| kernels::linear(&x[0], &x[1], None), |x| x[0].matmul(&x[1].t()?));
+        let [x, w] = inputs;
+        let inputs = [x, w, normal(29, &[outputs])];
+        agree(&inputs, 3, |x| kernels::linear(&x[0], &x[1], Some(&x[2])), |x| x[0].matmul(&x[1].t()?)?.add(&x[2]));
     }
-    let inputs = [normal(23, &[6, 9]), normal(24, &[6, 5])];
-    agree(&inputs, 2, |x| kernels::linear(&x[0].t()?, &x[1].t()?), |x| x[0].t()?.matmul(&x[1]));
-    let empty = kernels::linear(&ops::zeros(&[0, 3], Dtype::Float32).unwrap(), &normal(1, &[4, 3])).unwrap();
-    assert_eq!((empty.shape(), empty.to_f32().unwrap()), (&[0, 4][..], vec![]));
-    assert!(kernels::linear(&inputs[0], &inputs[1]).is_err());
+    let inputs = [normal(23, &[6, 9]), normal(24, &[6, 5]), normal(29, &[6])];
+    agree(&inputs, 2, |x| kernels::linear(&x[0].t()?, &x[1].t()?, None), |x| x[0].t()?.matmul(&x[1]));
+    for bias in [None, Some(&normal(30, &[4]))] {
+        let empty = kernels::linear(&ops::zeros(&[0, 3], Dtype::Float32).unwrap(), &normal(1, &[4, 3]), bias).unwrap();
+        assert_eq!((empty.shape(), empty.to_f32().unwrap()), (&[0, 4][..], vec![]));
+    }
+    assert!(kernels::linear(&inputs[0], &inputs[1], None).is_err());
+    assert!(
+        kernels::linear(&inputs[1], &inputs[1], Some(&inputs[0])).is_err(),
+        "a bias of another shape that does not broadcast"
+    );
+}
+
+#[test]
+fn linear_of_slices_and_along_a_direction() {
+    if on_gpu() {
+        return;
+    }
+    let kernel = |x: &[Array]| Ok(vec![kernels::linear(&x[0], &x[1], x.get(2))?]);
+    let composed = |x: &[Array]| {
+        let product = x[0].matmul(&x[1].swapaxes(-1, -2)?)?;
+        Ok(vec![if let Some(bias) = x.get(2) { product.add(bias)? } else { product }])
+    };
+    let (x, w, b) = (normal(31, &[4, 2, 3]), normal(32, &[5, 3]), normal(33, &[5]));
+    // Of x, of the weight, of the bias, and of several: along the first axis and along another.
+    let (many_w, many_b) = (normal(34, &[5, 4, 3]), normal(35, &[4, 5]));
+    for (inputs, axes) in [
+        (vec![x.clone(), w.clone()], vec![Some(1), None]),
+        (vec![x.clone(), w.clone(), b.clone()], vec![Some(0), None, None]),
+        (vec![x.clone(), many_w.clone(), b.clone()], vec![None, Some(1), None]),
+        (vec![x.clone(), w.clone(), many_b.clone()], vec![None, None, Some(0)]),
+        (vec![x.clone(), many_w.clone(), many_b.clone()], vec![Some(0), Some(1), Some(0)]),
+    ] {
+        let ours = vmap(kernel, &inputs, &axes, &[0]).unwrap();
+        let theirs = vmap(composed, &inputs, &axes, &[0]).unwrap();
+        close(&ours[0], &theirs[0], 2e-6);
+    }
+    let inputs = [x, w, b];
+    let tangents = [0, 1, 2].map(|i| normal(36 + i as u64, inputs[i].shape()));
+    for count in 2..4 {
+        let (_, ours) = jvp(kernel, &inputs[..count], &tangents[..count]).unwrap();
+        let (_, theirs) = jvp(composed, &inputs[..count], &tangents[..count]).unwrap();
+        close(&ours[0], &theirs[0], 2e-6);
+    }
 }
 
 #[test]
@@ -263,7 +305,7 @@ fn half_precision_is_left_to_mlx() {
     let x = normal(26, &[4, 8]).astype(Dtype::Bfloat16).unwrap();
     assert_eq!(kernels::exp(&x).unwrap().dtype(), Dtype::Bfloat16);
     assert_eq!(kernels::swiglu(&x, &x).unwrap().dtype(), Dtype::Bfloat16);
-    assert_eq!(kernels::linear(&x, &x).unwrap().dtype(), Dtype::Bfloat16);
+    assert_eq!(kernels::linear(&x, &x, None).unwrap().dtype(), Dtype::Bfloat16);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Weight {
     /// `x Wᵀ`: `[.., in]` to `[.., out]`.
     pub fn project(&self, x: &Array) -> Result<Array> {
         match self {
-            Weight::Plain(numbers) => kernels::linear(x, numbers),
+            Weight::Plain(numbers) => kernels::linear(x, numbers, None),
             Weight::Packed(packed) => packed.product(x, true),
         }
     }
@@ -114,7 +114,7 @@ impl Weight {
     /// `x Wᵀ + bias` for a bias `[out]`.
     pub fn affine(&self, x: &Array, bias: &Array) -> Result<Array> {
         match self {
-            Weight::Plain(numbers) => ops::addmm(bias, x, &numbers.t()?, 1.0, 1.0),
+            Weight::Plain(numbers) => kernels::linear(x, numbers, Some(bias)),
             Weight::Packed(packed) => packed.product(x, true)?.add(bias),
         }
     }

@@ -614,6 +614,7 @@ class Attention : public Kernel {
 
 // ---- Linear
 
+// x [.., in] times w [out, in] transposed, plus a bias [out] where there is one.
 class Linear : public Kernel {
  public:
   using Kernel::Kernel;
@@ -621,10 +622,60 @@ class Linear : public Kernel {
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
     float* y = allocate(outputs[0]);
+    const float* bias = inputs.size() > 2 ? inputs[2].data<float>() : nullptr;
     const size_t out = inputs[1].shape(0), width = inputs[1].shape(1), rows = out ? outputs[0].size() / out : 0;
-    dispatch([x = inputs[0].data<float>(), w = inputs[1].data<float>(), y, out, width, rows] {
-      if (rows && out) product(rows, out, width, x, width, false, w, width, true, y, out, 0);
+    dispatch([x = inputs[0].data<float>(), w = inputs[1].data<float>(), bias, y, out, width, rows] {
+      if (bias) {
+        split(rows, rows_per_block(out), [&](size_t start, size_t count) {
+          for (size_t row = start; row < start + count; row++) std::copy(bias, bias + out, y + row * out);
+        });
+      }
+      if (rows && out) product(rows, out, width, x, width, false, w, width, true, y, out, bias ? 1 : 0);
     });
+  }
+
+  std::vector<mx::Shape> output_shapes(const Arrays& inputs) override { return {shape(inputs[0], inputs[1].shape(0))}; }
+
+  Arrays jvp(const Arrays& primals, const Arrays& tangents, const std::vector<int>& argnums) override {
+    const array &x = primals[0], &w = primals[1];
+    array sum = mx::zeros(shape(x, w.shape(0)), mx::float32, stream());
+    for (size_t i = 0; i < argnums.size(); i++) {
+      array part = tangents[i];
+      if (argnums[i] == 0) part = mx::matmul(part, mx::transpose(w, stream()), stream());
+      if (argnums[i] == 1) part = mx::matmul(x, mx::transpose(part, stream()), stream());
+      sum = mx::add(sum, part, stream());
+    }
+    return {sum};
+  }
+
+  std::pair<Arrays, std::vector<int>> vmap(const Arrays& inputs, const std::vector<int>& axes) override {
+    Arrays moved = inputs;
+    for (size_t i = 0; i < axes.size(); i++) {
+      if (axes[i] > 0) moved[i] = mx::moveaxis(inputs[i], axes[i], 0, stream());
+    }
+    const bool one_layer = axes[1] < 0 && (axes.size() < 3 || axes[2] < 0);
+    if (one_layer) {
+      moved[0] = contiguous(moved[0], stream());
+      return {{make<Linear>(shape(moved[0], moved[1].shape(0)), stream(), moved)}, {0}};
+    }
+    // A layer for each: products of the rows of each x.
+    array &x = moved[0], &w = moved[1];
+    const int out = w.shape(-2), width = w.shape(-1);
+    mx::Shape lead(x.shape().begin() + (axes[0] < 0 ? 0 : 1), x.shape().end() - 1);
+    int rows = 1;
+    for (int size : lead) rows *= size;
+    x = mx::reshape(x, {axes[0] < 0 ? 1 : x.shape(0), rows, width}, stream());
+    array y = mx::matmul(x, mx::swapaxes(w, -1, -2, stream()), stream());
+    if (moved.size() > 2) y = mx::add(y, axes[2] < 0 ? moved[2] : mx::expand_dims(moved[2], 1, stream()), stream());
+    lead.insert(lead.begin(), y.shape(0));
+    lead.push_back(out);
+    return {{mx::reshape(y, lead, stream())}, {0}};
+  }
+
+  static mx::Shape shape(const array& x, int out) {
+    mx::Shape shape = x.shape();
+    shape.back() = out;
+    return shape;
   }
 
  protected:
@@ -634,9 +685,11 @@ class Linear : public Kernel {
     const array &x = primals[0], &w = primals[1];
     const array d = mx::reshape(cotangents[0], {-1, w.shape(0)}, stream());
     const array rows = mx::reshape(x, {-1, w.shape(1)}, stream());
-    return {
+    Arrays all = {
         mx::reshape(mx::matmul(d, w, stream()), x.shape(), stream()),
         mx::matmul(mx::transpose(d, stream()), rows, stream())};
+    if (primals.size() > 2) all.push_back(mx::sum(d, 0, false, stream()));
+    return all;
   }
 };
 
@@ -793,16 +846,19 @@ int mlxn_attention(
   });
 }
 
-int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_stream s) {
+int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_array bias, mlx_stream s) {
   return guarded([&] {
     const array &in = floats(x), &w = floats(weight);
     require(
         w.ndim() == 2 && in.ndim() > 0 && in.shape(-1) == w.shape(1) && w.shape(1) > 0,
         "linear: the last axis of x must have the size of the weight's second one");
-    mx::Shape shape = in.shape();
-    shape.back() = w.shape(0);
     const auto& stream = mlx_stream_get_(s);
-    mlx_array_set_(*res, make<Linear>(shape, stream, {contiguous(in, stream), contiguous(w, stream)}));
+    Arrays inputs = {contiguous(in, stream), contiguous(w, stream)};
+    if (bias.ctx) {
+      require(floats(bias).shape() == mx::Shape{w.shape(0)}, "linear: the bias must have the size of the weight's first axis");
+      inputs.push_back(contiguous(floats(bias), stream));
+    }
+    mlx_array_set_(*res, make<Linear>(Linear::shape(in, w.shape(0)), stream, inputs));
   });
 }
 

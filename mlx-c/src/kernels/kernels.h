@@ -24,8 +24,8 @@ int mlxn_rope(mlx_array* res, mlx_array x, mlx_array wavelengths, mlx_array offs
 // q [B, H, T, D], k and v [B, Hkv, K, D], mask bool broadcast to [B, H, T, K] or null; gives [B, T, H, D].
 int mlxn_attention(
     mlx_array* res, mlx_array q, mlx_array k, mlx_array v, mlx_array mask, float scale, bool causal, mlx_stream s);
-// x [.., in] times weight [out, in] transposed.
-int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_stream s);
+// x [.., in] times weight [out, in] transposed, plus a bias [out] unless that is null.
+int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_array bias, mlx_stream s);
 // New weight, first and second moment; constants, float32 [8]: step size, 1 / sqrt of the second bias correction, factor of the weight,
 // beta1, 1 - beta1, beta2, 1 - beta2, epsilon. `scale` is a float32 scalar array by which the gradient is multiplied.
 int mlxn_adamw(
