@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -77,21 +76,33 @@ inline float top_p_threshold(const float* x, size_t n, float p) {
   return key_float(key);
 }
 
-// The `k`-th largest of x[0..n], 1 <= k <= n; NaN is larger than all, as MLX sorts it. Numbers are counted by the upper bits of their keys,
-// and only those of the bin in which the k-th lies are looked at again.
+// The `k`-th largest of x[0..n], 1 <= k <= n; NaN is larger than all, as MLX sorts it. One pass: what is not above the k-th of the
+// candidates so far is none. They are thinned out to k whenever there are twice as many, so that numbers in ascending order take linear
+// time too.
 inline float top_k_threshold(const float* x, size_t n, size_t k) {
-  constexpr int BITS = 12;
-  const auto key_of = [x](size_t i) { return std::isnan(x[i]) ? UINT32_MAX : float_key(x[i]); };
-  std::vector<uint32_t> bins(1 << BITS, 0);
-  for (size_t i = 0; i < n; i++) bins[key_of(i) >> (32 - BITS)]++;
-  size_t bin = bins.size() - 1;
-  while (bins[bin] < k) k -= bins[bin--];
-  std::vector<uint32_t> inside;
-  inside.reserve(bins[bin]);
-  for (size_t i = 0; i < n; i++)
-    if (key_of(i) >> (32 - BITS) == bin) inside.push_back(key_of(i));
-  std::nth_element(inside.begin(), inside.begin() + static_cast<ptrdiff_t>(k - 1), inside.end(), std::greater<>());
-  return key_float(inside[k - 1]);
+  const auto above = [](float a, float b) { return std::isnan(a) ? !std::isnan(b) : a > b; };
+  const size_t most = std::min(n, k + std::max<size_t>(k, 512));
+  std::vector<float> best;
+  best.reserve(most);
+  const auto thin = [&] {
+    const auto last = best.begin() + static_cast<ptrdiff_t>(k - 1);
+    std::nth_element(best.begin(), last, best.end(), above);
+    best.resize(k);
+    return *last;
+  };
+  float floor = -INFINITY;
+  for (size_t i = 0; i < n; i++) {
+    // True of NaN.
+    if (!(x[i] <= floor)) {
+      if (best.size() == most) {
+        floor = thin();
+        if (x[i] <= floor) continue;
+      }
+      best.push_back(x[i]);
+    }
+  }
+  // The others are all -inf.
+  return best.size() < k ? -INFINITY : thin();
 }
 
 } // namespace mlxn
