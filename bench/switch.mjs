@@ -3,12 +3,13 @@
 // Ours and the peer take turns, and each number is the median over all rounds, because other work on the machine comes and goes.
 //   --threshold   instead: our layer with its tokens sorted by expert and not, by pairs of token and expert
 //   --quantized   instead: a layer of 4-bit experts, by the packed products and by dequantised ones
+//   --half        instead: a layer in bfloat16, with all experts converted for each product and as it is
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { mx, nn } from '../dist/lib/index.js';
+import { mx, nn, tidy } from '../dist/lib/index.js';
 import { median } from './times.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({
     json: { type: 'boolean', default: false },
     threshold: { type: 'boolean', default: false },
     quantized: { type: 'boolean', default: false },
+    half: { type: 'boolean', default: false },
   },
 });
 const rounds = Number(options.rounds);
@@ -106,7 +108,10 @@ function time(work, runs = 3) {
   const list = [];
   for (let i = 0; i <= runs; i++) {
     const start = performance.now();
-    mx.eval(work());
+    // Freed at once, as in Python: results that wait for the garbage collection make each run fault fresh memory in.
+    tidy(() => {
+      mx.eval(work());
+    });
     if (i > 0) list.push(performance.now() - start);
   }
   return median(list);
@@ -228,6 +233,24 @@ function quantized() {
   print('Experts of 4 bits', ['pairs', 'packed, ms', 'packed and sorted', 'dequantised and sorted'], rows);
 }
 
+function half() {
+  const small = Object.fromEntries(Object.entries(weights).map(([name, weight]) => [name, weight.astype('bfloat16')]));
+  mx.eval(...Object.values(small));
+  const row = (tokens) => {
+    const ids = mx.array(chosen(tokens), 'int32').astype('uint32');
+    const x = normal([tokens, hidden], 4).astype('bfloat16');
+    mx.eval(ids, x);
+    const converted = () => {
+      const wide = Object.fromEntries(Object.entries(small).map(([name, weight]) => [name, weight.astype('float32')]));
+      return ours(wide, x.astype('float32'), ids).astype('bfloat16');
+    };
+    const works = [converted, () => ours(small, x, ids)].map((run) => () => ({ ms: time(run) }));
+    return [tokens * k, ...interleaved(works).map(({ ms }) => ms)];
+  };
+  print('Experts in bfloat16', ['pairs', 'all converted, ms', 'ours'], lazily([1, 2, 4, 6, 8, 16, 64], row));
+}
+
 if (options.threshold) threshold();
 else if (options.quantized) quantized();
+else if (options.half) half();
 else compare();
