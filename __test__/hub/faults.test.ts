@@ -4,30 +4,15 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { snapshotDownload } from '../../lib/index.ts';
-import type { DownloadProgress, SnapshotDownloadOptions } from '../../lib/index.ts';
+import type { DownloadProgress } from '../../lib/index.ts';
 import { diskError, TransientError } from '../../lib/hub/errors.ts';
-import type { Fault, Seen } from '../helpers/hub.ts';
-import { etagOf, FakeHub, modelRepo, noise } from '../helpers/hub.ts';
+import { FakeHub, modelRepo, noise } from '../helpers/hub.ts';
+import { hubWith, id, inTurn, onWeights, randomFaults } from '../helpers/hub-faults.ts';
 import { tempDir } from '../helpers/temp.ts';
 
-const id = 'org/model';
 const weights = noise(300_000);
-const etag = etagOf('model.safetensors', weights);
 
-async function setUp() {
-  const hub = await FakeHub.start();
-  hub.commit(id, modelRepo(weights));
-  const cacheDir = tempDir();
-  const blobs = join(cacheDir, 'models--org--model', 'blobs');
-  const options: SnapshotDownloadOptions = { endpoint: hub.endpoint, cacheDir, token: false, retryDelay: 1 };
-  return { hub, options, blobs, part: join(blobs, `${etag}.mlx-node.incomplete`) };
-}
-
-/** The faults of the requests for the weights' contents, one after the other; then none. */
-function onWeights(hub: FakeHub, ...faults: Fault[]): void {
-  let asked = 0;
-  hub.fault = ({ kind, file }: Seen) => (kind === 'cdn' && file === 'model.safetensors' ? faults[asked++] : undefined);
-}
+const setUp = () => hubWith(weights);
 
 async function intact(folder: string): Promise<void> {
   expect(readFileSync(join(folder, 'model.safetensors')).equals(weights)).toBe(true);
@@ -38,7 +23,7 @@ const ofWeights = (hub: FakeHub): string[] => hub.fetched.filter((text) => text.
 describe('a connection that is cut', () => {
   it('goes on where it ended, several times', async () => {
     const { hub, options, blobs } = await setUp();
-    onWeights(hub, { cutAfter: 100_000 }, { cutAfter: 50_000 }, { cutAfter: 0 });
+    onWeights(hub, inTurn({ cutAfter: 100_000 }, { cutAfter: 50_000 }, { cutAfter: 0 }));
     const reports: DownloadProgress[] = [];
     await intact(await snapshotDownload(id, { ...options, onProgress: (report) => reports.push(report) }));
     const starts = ofWeights(hub).map((text) => Number(/bytes=(\d+)-/.exec(text)?.[1] ?? 0));
@@ -54,10 +39,10 @@ describe('a connection that is cut', () => {
 
   it('counts failures anew when something arrives, and gives up after maxRetries without', async () => {
     const { hub, options, part } = await setUp();
-    onWeights(hub, ...Array.from({ length: 12 }, () => ({ cutAfter: 16_384 })));
+    onWeights(hub, inTurn(...Array.from({ length: 12 }, () => ({ cutAfter: 16_384 }))));
     await intact(await snapshotDownload(id, { ...options, maxRetries: 1 }));
     const other = { ...options, cacheDir: tempDir(), maxRetries: 3 };
-    onWeights(hub, { cutAfter: 65_536 }, ...Array.from({ length: 9 }, () => ({ cutAfter: 0 })));
+    onWeights(hub, inTurn({ cutAfter: 65_536 }, ...Array.from({ length: 9 }, () => ({ cutAfter: 0 }))));
     hub.seen.length = 0;
     await expect(snapshotDownload(id, other)).rejects.toMatchObject({
       code: 'ERR_MLX_HUB_NETWORK',
@@ -81,7 +66,7 @@ describe('a connection that is cut', () => {
 
   it('starts anew with a server that knows no ranges', async () => {
     const { hub, options } = await setUp();
-    onWeights(hub, { cutAfter: 100_000 }, { ignoreRange: true });
+    onWeights(hub, inTurn({ cutAfter: 100_000 }, { ignoreRange: true }));
     const reports: DownloadProgress[] = [];
     await intact(await snapshotDownload(id, { ...options, onProgress: (report) => reports.push(report) }));
     expect(reports.at(-1)!.loaded).toBe(reports.at(-1)!.total);
@@ -91,7 +76,7 @@ describe('a connection that is cut', () => {
     const { hub, options } = await setUp();
     vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', '0.2');
     onTestFinished(() => void vi.unstubAllEnvs());
-    onWeights(hub, { stallAfter: 65_536 });
+    onWeights(hub, inTurn({ stallAfter: 65_536 }));
     await intact(await snapshotDownload(id, options));
     expect(ofWeights(hub)).toHaveLength(2);
     hub.fault = ({ kind }) => (kind === 'cdn' ? { stallAfter: 0 } : undefined);
@@ -104,26 +89,8 @@ describe('a connection that is cut', () => {
 describe('whatever goes wrong, in whatever order', () => {
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('the files arrive intact (seed %i)', async (seed) => {
     const { hub, options, blobs } = await setUp();
-    vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', '0.1');
-    onTestFinished(() => void vi.unstubAllEnvs());
-    const draws = noise(4000, seed);
-    let drawn = 0;
-    const draw = (below: number): number => draws[drawn++ % draws.length]! % below;
-    let [corrupted, faults] = [0, 0];
-    const kinds: (() => Fault)[] = [
-      () => ({ cutAfter: draw(200) * 1000 }),
-      () => ({ cutAfter: 0 }),
-      () => ({ stallAfter: draw(100) * 1000 }),
-      () => ({ status: [429, 500, 503, 408][draw(4)]! }),
-      () => ({ ignoreRange: true }),
-      () => ({ delay: 1 }),
-      () => (corrupted++ === 0 ? { corrupt: true } : {}),
-    ];
-    hub.fault = () => {
-      if (draw(5) === 0 || faults >= 20) return undefined;
-      faults += 1;
-      return kinds[draw(kinds.length)]!();
-    };
+    const faults = randomFaults(seed, { often: 5, most: 20, longest: 200 });
+    hub.fault = faults.fault;
     const reports: DownloadProgress[] = [];
     const folder = await snapshotDownload(id, {
       ...options,
@@ -137,7 +104,7 @@ describe('whatever goes wrong, in whatever order', () => {
     expect(readdirSync(folder)).toHaveLength(5);
     expect(readdirSync(blobs).filter((name) => name.endsWith('.incomplete'))).toEqual([]);
     expect(reports.at(-1)!.loaded).toBe(reports.at(-1)!.total);
-    expect(faults).toBeGreaterThan(3);
+    expect(faults.count()).toBeGreaterThan(3);
   });
 });
 
@@ -182,7 +149,7 @@ describe('a busy server', () => {
 describe('wrong contents', () => {
   it('are removed and fetched once more', async () => {
     const { hub, options } = await setUp();
-    onWeights(hub, { corrupt: true });
+    onWeights(hub, inTurn({ corrupt: true }));
     const reports: DownloadProgress[] = [];
     await intact(await snapshotDownload(id, { ...options, onProgress: (report) => reports.push(report) }));
     expect(ofWeights(hub)).toEqual(['model.safetensors', 'model.safetensors']);
@@ -190,8 +157,8 @@ describe('wrong contents', () => {
   });
 
   it('are an error the second time, and leave nothing behind', async () => {
-    const { hub, options, blobs, part } = await setUp();
-    onWeights(hub, { corrupt: true }, { corrupt: true });
+    const { hub, options, blobs, part, etag } = await setUp();
+    onWeights(hub, inTurn({ corrupt: true }, { corrupt: true }));
     await expect(snapshotDownload(id, options)).rejects.toMatchObject({
       code: 'ERR_MLX_HUB_HASH',
       message: expect.stringMatching(
@@ -208,12 +175,12 @@ describe('wrong contents', () => {
     await expect(snapshotDownload(id, { ...options, cacheDir: tempDir() })).rejects.toThrow(
       /config\.json: what arrived twice is not the file/,
     );
-    onWeights(hub, { cutAfter: 100_000 }, ...Array.from({ length: 9 }, () => ({ status: 500 })));
+    onWeights(hub, inTurn({ cutAfter: 100_000 }, ...Array.from({ length: 9 }, () => ({ status: 500 }))));
     await expect(snapshotDownload(id, { ...options, maxRetries: 1 })).rejects.toThrow(/answered 500/);
     const handle = await open(part, 'r+');
     await handle.write(Buffer.from('rot'), 0, 3, 10);
     await handle.close();
-    onWeights(hub);
+    hub.fault = () => undefined;
     hub.seen.length = 0;
     await intact(await snapshotDownload(id, options));
     expect(ofWeights(hub).at(-1)).toBe('model.safetensors');
@@ -280,7 +247,7 @@ describe('no access', () => {
 
 describe('the disk', () => {
   it('is full: an error before the first byte, or as it happens', async () => {
-    const { hub, options } = await setUp();
+    const { hub, options, etag } = await setUp();
     // A file of many terabytes, by the list.
     hub.fault = ({ kind }) => {
       if (kind !== 'api') return undefined;

@@ -2,33 +2,17 @@
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { snapshotDownload } from '../../lib/index.ts';
-import type { DownloadProgress, SnapshotDownloadOptions } from '../../lib/index.ts';
-import type { Fault, Seen } from '../helpers/hub.ts';
-import { etagOf, FakeHub, modelRepo, noise } from '../helpers/hub.ts';
+import type { DownloadProgress } from '../../lib/index.ts';
+import { FakeHub, noise } from '../helpers/hub.ts';
+import { hubWith, id, onWeights, randomFaults } from '../helpers/hub-faults.ts';
 import { tempDir } from '../helpers/temp.ts';
 
-const id = 'org/model';
 const weights = noise(1_000_000);
-const etag = etagOf('model.safetensors', weights);
 const rangeSize = 100_000;
 
-async function setUp() {
-  const hub = await FakeHub.start();
-  hub.commit(id, modelRepo(weights));
-  const cacheDir = tempDir();
-  const blobs = join(cacheDir, 'models--org--model', 'blobs');
-  const options: SnapshotDownloadOptions = { endpoint: hub.endpoint, cacheDir, token: false, retryDelay: 1, rangeSize };
-  const part = join(blobs, `${etag}.mlx-node.incomplete`);
-  return { hub, options, blobs, part, notes: join(blobs, `${etag}.mlx-node.ranges.incomplete`) };
-}
-
-/** Faults of requests for the weights' contents. */
-function onWeights(hub: FakeHub, fault: (request: Seen) => Fault | undefined): void {
-  hub.fault = (request) =>
-    request.kind === 'cdn' && request.file === 'model.safetensors' ? fault(request) : undefined;
-}
+const setUp = () => hubWith(weights, { rangeSize });
 
 /** The first and the last byte of each range asked for, by the first. */
 function ranges(hub: FakeHub): [number, number][] {
@@ -136,7 +120,7 @@ describe('a large file', () => {
   });
 
   it('is fetched anew where the notes do not fit, and where a range was wrong', async () => {
-    const { hub, options, blobs, part, notes } = await setUp();
+    const { hub, options, blobs, part, notes, etag } = await setUp();
     let asked = 0;
     onWeights(hub, () => (asked++ === 4 ? { corrupt: true } : undefined));
     intact(await snapshotDownload(id, options), blobs);
@@ -173,29 +157,12 @@ describe('a large file', () => {
 describe('whatever goes wrong in ranges', () => {
   it.each([1, 2, 3, 4])('the file arrives intact (seed %i)', async (seed) => {
     const { hub, options, blobs } = await setUp();
-    vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', '0.1');
-    onTestFinished(() => void vi.unstubAllEnvs());
-    const draws = noise(4000, seed);
-    let [drawn, corrupted, faults] = [0, 0, 0];
-    const draw = (below: number): number => draws[drawn++ % draws.length]! % below;
-    const kinds: (() => Fault)[] = [
-      () => ({ cutAfter: draw(100) * 1000 }),
-      () => ({ cutAfter: 0 }),
-      () => ({ stallAfter: draw(100) * 1000 }),
-      () => ({ status: [429, 500, 503, 408][draw(4)]! }),
-      () => ({ ignoreRange: true }),
-      () => ({ delay: 1 }),
-      () => (corrupted++ === 0 ? { corrupt: true } : {}),
-    ];
-    onWeights(hub, () => {
-      if (draw(3) === 0 || faults >= 30) return undefined;
-      faults += 1;
-      return kinds[draw(kinds.length)]!();
-    });
+    const faults = randomFaults(seed, { often: 3, most: 30, longest: 100 });
+    onWeights(hub, faults.fault);
     const reports: DownloadProgress[] = [];
     const onProgress = (report: DownloadProgress): number => reports.push(report);
     intact(await snapshotDownload(id, { ...options, maxRetries: 50, retryDelay: 0, onProgress }), blobs);
     expect(reports.at(-1)!.loaded).toBe(reports.at(-1)!.total);
-    expect(faults).toBeGreaterThan(3);
+    expect(faults.count()).toBeGreaterThan(3);
   });
 });
