@@ -3,26 +3,9 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { evaluate, GRPOTrainer, loadModel, SFTTrainer } from '../../lib/index.ts';
 import type { GRPOConfig, Logger, LoraOptions, Reward } from '../../lib/index.ts';
-import type { LanguageModel } from '../../lib/model.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
-
-const dataset = [...'abcdefgh'].map((prompt) => ({ prompt }));
-
-/** Share of vowels in the answer. */
-const vowels: Reward = ({ completions }) =>
-  completions.map((text) =>
-    text.length === 0 ? 0 : [...text].filter((c) => 'aeiou'.includes(c)).length / text.length,
-  );
-
-const config: GRPOConfig = {
-  perDeviceTrainBatchSize: 16,
-  numGenerations: 8,
-  gradientAccumulationSteps: 2,
-  maxCompletionLength: 8,
-  learningRate: 3e-3,
-  maxSteps: 6,
-};
+import { bits, dataset, mean, toyConfig, vowels } from '../helpers/toy.ts';
 
 async function run(
   overrides: GRPOConfig,
@@ -34,18 +17,13 @@ async function run(
     model,
     dataset,
     rewards: vowels,
-    config: { ...config, ...overrides },
+    config: { ...toyConfig, maxSteps: 6, ...overrides },
     loggers: extra.loggers ?? [],
   });
   const { resumeFrom = false, signal } = extra;
   const result = await trainer.train(signal === undefined ? { resumeFrom } : { resumeFrom, signal });
   return { model, result };
 }
-
-const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
-
-const bits = (model: LanguageModel): [string, Float32Array][] =>
-  [...model.parameters()].map(([name, array]) => [name, array.toFloat32()]);
 
 describe('GRPO on a real model', () => {
   it('learns the toy task, and the trained weights are those that generate and those that are saved', async () => {
@@ -99,7 +77,7 @@ describe('GRPO on a real model', () => {
       return completions.map((text) => text.length);
     };
     const model = await loadModel(tinyCheckpoint());
-    const given = { ...config, maxSteps: 1, evalSteps: 1, structuredOutputsRegex: '[x-z]{2,4}' };
+    const given = { ...toyConfig, maxSteps: 1, evalSteps: 1, structuredOutputsRegex: '[x-z]{2,4}' };
     const trainer = new GRPOTrainer({
       model,
       dataset,
@@ -140,7 +118,7 @@ describe('GRPO on a real model', () => {
       model,
       dataset,
       rewards: vowels,
-      config: { ...config, outputDir, maxSteps: 2, beta: 0.1 },
+      config: { ...toyConfig, outputDir, maxSteps: 2, beta: 0.1 },
     }).train();
     const line = JSON.parse(readFileSync(join(outputDir, 'metrics.jsonl'), 'utf8').split('\n')[1]!) as Record<
       string,
