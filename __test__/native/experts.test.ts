@@ -19,11 +19,12 @@ import {
   savePromptCache,
   SFTTrainer,
 } from '../../lib/index.ts';
-import type { GRPOConfig, LanguageModel, PromptCacheOptions, Reward } from '../../lib/index.ts';
+import type { GRPOConfig, LanguageModel, PromptCacheOptions } from '../../lib/index.ts';
 import { goldenCases, goldenPath, readSafetensors } from '../helpers/golden.ts';
 import { tempDir } from '../helpers/temp.ts';
 import { thrown } from '../helpers/thrown.ts';
 import { tinyCheckpoint } from '../helpers/tiny.ts';
+import { bits, dataset, mean, toyConfig, vowels } from '../helpers/toy.ts';
 
 function expectClose(got: MxArray, want: MxArray, tolerance: number): void {
   expect(got.shape).toEqual(want.shape);
@@ -210,32 +211,19 @@ describe('caches and batches', () => {
   });
 });
 
-const dataset = [...'abcdefgh'].map((prompt) => ({ prompt }));
-/** Share of vowels in the answer. */
-const vowels: Reward = ({ completions }) =>
-  completions.map((text) =>
-    text.length === 0 ? 0 : [...text].filter((c) => 'aeiou'.includes(c)).length / text.length,
-  );
-const config: GRPOConfig = {
-  perDeviceTrainBatchSize: 16,
-  numGenerations: 8,
-  gradientAccumulationSteps: 2,
-  maxCompletionLength: 8,
-  learningRate: 3e-3,
-  maxSteps: 4,
-};
-
 async function run(overrides: GRPOConfig) {
   const model = await loadModel(tinyCheckpoint('qwen3_moe'));
   const records: Record<string, number>[] = [];
   const loggers = [{ metrics: (_: number, record: Record<string, number>) => void records.push(record) }];
-  const trainer = new GRPOTrainer({ model, dataset, rewards: vowels, config: { ...config, ...overrides }, loggers });
+  const trainer = new GRPOTrainer({
+    model,
+    dataset,
+    rewards: vowels,
+    config: { ...toyConfig, maxSteps: 4, ...overrides },
+    loggers,
+  });
   return { model, records, trainer, result: await trainer.train() };
 }
-
-const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
-const bits = (model: LanguageModel): [string, Float32Array][] =>
-  [...model.parameters()].map(([name, array]) => [name, array.toFloat32()]);
 
 describe('GRPO with experts', () => {
   it('learns the toy task with routers and experts, and saves what it trained', async () => {
@@ -301,7 +289,7 @@ describe('GRPO with experts', () => {
   it('refuses the loss where there are no experts', async () => {
     const model = await loadModel(tinyCheckpoint());
     const make = (routerAuxLossCoef: number) => () =>
-      new GRPOTrainer({ model, dataset, rewards: vowels, config: { ...config, routerAuxLossCoef } });
+      new GRPOTrainer({ model, dataset, rewards: vowels, config: { ...toyConfig, routerAuxLossCoef } });
     expect(thrown(make(0.1))).toMatchObject({
       code: 'ERR_MLX_CONFIG',
       message: expect.stringContaining('routerAuxLossCoef'),
@@ -337,5 +325,56 @@ test('supervised fine-tuning adds the loss, averaged over the micro-batches of a
     expect(Math.abs(on['loss']! - off['loss']! - 0.5 * off['aux_loss']!)).toBeLessThan(1e-5);
     expect(on['expert_load/max']).toBeGreaterThanOrEqual(1);
     expect(on['grad_norm']).not.toBe(off['grad_norm']);
+  }
+});
+
+/** The load-balancing loss of transformers' `load_balancing_loss_func`, from its definition, of tokens' router logits by layer. */
+function balanceOf(layers: number[][][], k: number): number {
+  const experts = layers[0]![0]!.length;
+  const [chosen, probability] = [new Array<number>(experts).fill(0), new Array<number>(experts).fill(0)];
+  let rows = 0;
+  for (const logits of layers.flat()) {
+    const exps = logits.map((logit) => Math.exp(logit - Math.max(...logits)));
+    const total = exps.reduce((a, b) => a + b, 0);
+    const order = logits.map((_, expert) => expert).toSorted((a, b) => logits[b]! - logits[a]!);
+    for (const expert of order.slice(0, k)) chosen[expert]! += 1;
+    exps.forEach((value, expert) => (probability[expert]! += value / total));
+    rows += 1;
+  }
+  return experts * chosen.reduce((sum, count, expert) => sum + (count / rows) * (probability[expert]! / rows), 0);
+}
+
+test("supervised fine-tuning's loss is transformers' over the tokens of a micro-batch, and their mean over a step", async () => {
+  // Rows of different lengths, so that there is padding, which does not count.
+  const rows = ['hello', 'ab', 'the cat sat', 'z'].map((completion, i) => ({ prompt: 'abcd'[i]!, completion }));
+  const model = await loadModel(tinyCheckpoint('qwen3_moe'));
+  const k = model.numExpertsPerTok!;
+  const logitsOf = ({ prompt, completion }: (typeof rows)[number]): number[][][] => {
+    const answer = [...model.tokenizer.encode(completion, { addSpecialTokens: false }), model.eosTokenIds[0]!];
+    const ids = [...model.encodePrompt(prompt, { raw: true }), ...answer];
+    const { routerLogits } = model.forward([ids], { outputRouterLogits: true });
+    return routerLogits.map((logits) => logits.squeeze(0).toArray() as number[][]);
+  };
+  const each = rows.map(logitsOf);
+  const together = (parts: number[][][][]): number[][][] =>
+    each[0]!.map((_, layer) => parts.flatMap((part) => part[layer]!));
+  const whole = balanceOf(together(each), k);
+  const accumulated = mean(each.map((one) => balanceOf(one, k)));
+  expect(Math.abs(whole - accumulated)).toBeGreaterThan(1e-3);
+  model.dispose();
+  for (const [perDeviceTrainBatchSize, want] of [
+    [4, whole],
+    [1, accumulated],
+  ] as const) {
+    const fresh = await loadModel(tinyCheckpoint('qwen3_moe'));
+    const records: Record<string, number>[] = [];
+    const loggers = [{ metrics: (_: number, record: Record<string, number>) => void records.push(record) }];
+    const config = { maxSteps: 1, loggingSteps: 1, perDeviceTrainBatchSize, routerAuxLossCoef: 0.5 };
+    const gradientAccumulationSteps = 4 / perDeviceTrainBatchSize;
+    const options = { model: fresh, dataset: rows, loggers, config: { ...config, gradientAccumulationSteps } };
+    await new SFTTrainer(options).train();
+    fresh.dispose();
+    // Sums of some hundred float32 probabilities.
+    expect(Math.abs(records[0]!['aux_loss']! - want)).toBeLessThan(1e-5 * want);
   }
 });
