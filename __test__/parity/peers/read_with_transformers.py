@@ -3,8 +3,9 @@
 import json
 import sys
 
-import torch
 import transformers
+
+from answers import answer
 
 for line in sys.stdin:
     request = json.loads(line)
@@ -13,14 +14,4 @@ for line in sys.stdin:
         import peft
 
         model = peft.PeftModel.from_pretrained(model, request["adapter"])
-    model.eval()
-    ids = torch.tensor(request["prompts"])
-    with torch.no_grad():
-        logits = model(ids).logits
-        tokens = []
-        for _ in range(request["steps"]):
-            token = model(ids).logits[:, -1].argmax(-1)
-            tokens.append(token)
-            ids = torch.cat([ids, token[:, None]], 1)
-    dtype = str(logits.dtype).removeprefix("torch.")
-    print(json.dumps({"dtype": dtype, "logits": logits.float().tolist(), "tokens": torch.stack(tokens, 1).tolist()}))
+    print(json.dumps(answer(model, request)), flush=True)

@@ -9,6 +9,8 @@ import peft
 import torch
 import transformers
 
+from answers import answer
+
 for line in sys.stdin:
     request = json.loads(line)
     model = transformers.AutoModelForCausalLM.from_pretrained(request["folder"], dtype="auto", attn_implementation="eager")
@@ -21,14 +23,4 @@ for line in sys.stdin:
             elif value.requires_grad:
                 value += 0.1 * torch.randn_like(value)
     model.save_pretrained(request["adapter"])
-    model.eval()
-    ids = torch.tensor(request["prompts"])
-    with torch.no_grad():
-        logits = model(ids).logits
-        tokens = []
-        for _ in range(request["steps"]):
-            token = model(ids).logits[:, -1].argmax(-1)
-            tokens.append(token)
-            ids = torch.cat([ids, token[:, None]], 1)
-    dtype = str(logits.dtype).removeprefix("torch.")
-    print(json.dumps({"dtype": dtype, "logits": logits.float().tolist(), "tokens": torch.stack(tokens, 1).tolist()}))
+    print(json.dumps(answer(model, request)), flush=True)
