@@ -331,7 +331,8 @@ test('supervised fine-tuning adds the loss, averaged over the micro-batches of a
 /** The load-balancing loss of transformers' `load_balancing_loss_func`, from its definition, of tokens' router logits by layer. */
 function balanceOf(layers: number[][][], k: number): number {
   const experts = layers[0]![0]!.length;
-  const [chosen, probability] = [new Array<number>(experts).fill(0), new Array<number>(experts).fill(0)];
+  const zeros = () => Array.from({ length: experts }, () => 0);
+  const [chosen, probability] = [zeros(), zeros()];
   let rows = 0;
   for (const logits of layers.flat()) {
     const exps = logits.map((logit) => Math.exp(logit - Math.max(...logits)));
