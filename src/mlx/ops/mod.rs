@@ -35,7 +35,8 @@ pub(crate) use matrix::matrix_indices;
 pub use matrix::{addmm, block_masked_mm, einsum, gather_mm, gather_mm_trusted, segmented_mm};
 pub use qqmm::{gather_qqmm, qqmm};
 pub use quantized::{
-    Gather, Quantization, QuantizationMode, Quantized, dequantize, gather_qmm, gather_qmm_trusted, quantize, quantized_matmul,
+    Gather, Quantization, QuantizationMode, Quantized, check_packed_product, dequantize, gather_qmm, gather_qmm_trusted,
+    quantize, quantized_matmul,
 };
 pub use shape::{broadcast_arrays, broadcast_shapes, concatenate, stack};
 

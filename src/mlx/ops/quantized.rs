@@ -7,7 +7,7 @@ use mlx_sys as sys;
 use super::matrix::matrix_indices;
 use super::{check, zeros};
 use crate::mlx::array::{optional, output, output_list};
-use crate::mlx::{Array, Dtype, Error, Result, cuda, stream};
+use crate::mlx::{Array, Device, Dtype, Error, Result, cuda, default_device, stream};
 
 /// How numbers are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,11 @@ impl Quantization {
         width > 0 && width % self.group_size == 0
     }
 
+    /// MLX's CPU code of nvfp4 takes groups by two.
+    fn is_odd(self, groups: usize) -> bool {
+        self.mode == QuantizationMode::Nvfp4 && groups % 2 == 1 && default_device() == Device::Cpu
+    }
+
     pub(super) fn raw(self) -> (sys::mlx_optional_int, sys::mlx_optional_int, *const std::ffi::c_char) {
         let int = |value| sys::mlx_optional_int { value, has_value: true };
         (int(self.group_size), int(self.bits), self.mode.word().as_ptr())
@@ -174,6 +179,9 @@ pub fn quantize(w: &Array, how: Quantization, global_scale: Option<&Array>) -> R
             how.group_size
         )));
     }
+    if how.is_odd(w.size() / how.group_size as usize) {
+        return quantize_odd(w, how, global_scale);
+    }
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; a null scale means none.
     let parts = output_list(|result| unsafe {
@@ -184,6 +192,28 @@ pub fn quantize(w: &Array, how: Quantization, global_scale: Option<&Array>) -> R
         (Some(weight), Some(scales), biases) => Ok(Quantized { weight, scales, biases }),
         _ => Err(Error::Internal("quantize: MLX returned too few arrays".into())),
     }
+}
+
+/// `quantize` of an odd number of groups of nvfp4, with another of zeros, which is cut off again.
+fn quantize_odd(w: &Array, how: Quantization, global_scale: Option<&Array>) -> Result<Quantized> {
+    let group = zeros(&[1, how.group_size], w.dtype())?;
+    let Quantized { weight, scales, .. } = quantize(&super::concatenate(&[w.reshape(&[1, -1])?, group], 1)?, how, global_scale)?;
+    let cut = |part: &Array, per_group: i32| {
+        let width = w.dim(-1) / how.group_size * per_group;
+        let shape = [&w.shape()[..w.ndim() - 1], &[width]].concat();
+        part.slice_axis(1, 0, part.dim(1) - per_group)?.reshape(&shape)
+    };
+    Ok(Quantized { weight: cut(&weight, how.group_size * how.bits / 32)?, scales: cut(&scales, 1)?, biases: None })
+}
+
+/// `dequantize` of an odd number of groups of nvfp4, with another, which is cut off again.
+fn dequantize_odd(w: &Array, scales: &Array, how: Quantization, scale: Option<&Array>, dtype: Option<Dtype>) -> Result<Array> {
+    let with_group =
+        |part: &Array, per_group: i32| super::concatenate(&[part.reshape(&[1, -1])?, zeros(&[1, per_group], part.dtype())?], 1);
+    let codes = with_group(w, how.group_size * how.bits / 32)?;
+    let numbers = dequantize(&codes, &with_group(scales, 1)?, None, how, scale, dtype)?;
+    let shape = [&w.shape()[..w.ndim() - 1], &[scales.dim(-1) * how.group_size]].concat();
+    numbers.slice_axis(1, 0, numbers.dim(1) - how.group_size)?.reshape(&shape)
 }
 
 /// The numbers of a packed weight, in `dtype` or else in the scales' dtype (bfloat16 for the float modes).
@@ -201,6 +231,9 @@ pub fn dequantize(
         && !dtype.is_float()
     {
         return Err(Error::Dtype(format!("dequantize: the dtype must be floating, got {}", dtype.name())));
+    }
+    if how.is_odd(scales.size()) {
+        return dequantize_odd(w, scales, how, global_scale, dtype);
     }
     let (group_size, bits, mode) = how.raw();
     let dtype = sys::mlx_optional_dtype { value: dtype.map_or(0, Dtype::raw), has_value: dtype.is_some() };
@@ -287,6 +320,18 @@ pub struct Gather<'a> {
     pub sorted: bool,
 }
 
+fn check_gathered(op: &str, x: &Array, w: &Array, size: i32, transpose: bool) -> Result<()> {
+    check::min_ndim(op, x, 2)?;
+    check::not_empty(op, x)?;
+    check_activations(op, x, w, size, transpose)
+}
+
+/// What `gather_qmm_trusted` must know of its parts for `x @ wᵀ`.
+pub fn check_packed_product(op: &str, x: &Array, w: &Quantized, how: Quantization) -> Result<()> {
+    let size = how.check_weight(op, &w.weight, &w.scales, w.biases.as_ref())?;
+    check_gathered(op, x, &w.weight, size, true)
+}
+
 /// `gather_mm` with a packed second operand `[E, .., ..]`.
 pub fn gather_qmm(
     x: &Array,
@@ -297,9 +342,7 @@ pub fn gather_qmm(
     gather: Gather,
 ) -> Result<Array> {
     let size = how.check_weight("gather_qmm", w, scales, biases)?;
-    check::min_ndim("gather_qmm", x, 2)?;
-    check::not_empty("gather_qmm", x)?;
-    check_activations("gather_qmm", x, w, size, gather.transpose)?;
+    check_gathered("gather_qmm", x, w, size, gather.transpose)?;
     let lhs = matrix_indices("gather_qmm", gather.lhs, x.shape())?;
     let rhs = matrix_indices("gather_qmm", gather.rhs, w.shape())?;
     gather_qmm_trusted(x, w, scales, biases, how, Gather { lhs: lhs.as_ref(), rhs: rhs.as_ref(), ..gather })
