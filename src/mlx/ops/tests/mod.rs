@@ -5,6 +5,7 @@ mod factors;
 mod gradients;
 mod hostile;
 mod numerics;
+mod packed;
 mod semantics;
 mod signals;
 mod switch;
