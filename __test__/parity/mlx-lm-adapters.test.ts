@@ -52,12 +52,15 @@ describe('adapters and mlx-lm', () => {
     { model: 'qwen2', fine_tune_type: 'dora', num_layers: -1, keys: ['self_attn.q_proj', 'mlp.down_proj'] },
     { model: 'qwen3', fine_tune_type: 'lora', num_layers: 1, keys: ['model.embed_tokens', 'self_attn.v_proj'] },
     { model: 'qwen3_untied_sharded', fine_tune_type: 'dora', num_layers: 1, keys: ['lm_head', 'self_attn.v_proj'] },
+    { model: 'qwen3', fine_tune_type: 'dora', num_layers: 1, keys: ['model.embed_tokens', 'self_attn.v_proj'] },
+    { model: 'qwen3_untied_sharded', fine_tune_type: 'dora', num_layers: 1, keys: ['model.embed_tokens', 'lm_head'] },
     { model: 'qwen3_moe_all', fine_tune_type: 'lora', num_layers: -1, keys: undefined },
     { model: 'qwen2_moe', fine_tune_type: 'lora', num_layers: -1, keys: undefined },
   ];
 
-  it('writes what we read', async () => {
+  it('writes what we read, and reads it again as we write it', async () => {
     const asked = [];
+    const again = [];
     for (const { model: name, keys, ...rest } of written) {
       const model = await golden(name);
       const lora_parameters = { rank: 3, scale: 2.5, dropout: 0.1, ...(keys === undefined ? {} : { keys }) };
@@ -81,7 +84,21 @@ describe('adapters and mlx-lm', () => {
       } catch (error) {
         throw new Error(`${JSON.stringify(written[i])}: ${(error as Error).message}`, { cause: error });
       }
+      const adapter = join(tempDir(), 'again');
+      await model.saveAdapter(adapter, { format: 'mlx-lm' });
+      again.push({ request: { ...requestFor(model, request.folder), adapter }, answer });
       model.dispose();
+    }
+    const rereadings = read(
+      peer,
+      again.map(({ request }) => request),
+    );
+    for (const [i, { answer }] of again.entries()) {
+      try {
+        expectSame(rereadings[i]!, answer);
+      } catch (error) {
+        throw new Error(`${JSON.stringify(written[i])} again: ${(error as Error).message}`, { cause: error });
+      }
     }
   });
 });

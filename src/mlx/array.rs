@@ -292,16 +292,18 @@ impl Array {
         })
     }
 
+    /// Whether the elements are computed. Those of the inputs that a transformation differentiates or compiles are not.
+    pub fn is_available(&self) -> bool {
+        let mut available = false;
+        // SAFETY: fills the flag.
+        unsafe { sys::_mlx_array_is_available(&mut available, self.0) == 0 && available }
+    }
+
     /// Whether the elements are computed and lie in row-major order.
     fn is_ready(&self) -> bool {
-        let (mut available, mut contiguous) = (false, false);
-        // SAFETY: each fills one flag; the second is asked only of a computed array.
-        unsafe {
-            sys::_mlx_array_is_available(&mut available, self.0) == 0
-                && available
-                && sys::_mlx_array_is_row_contiguous(&mut contiguous, self.0) == 0
-                && contiguous
-        }
+        let mut contiguous = false;
+        // SAFETY: fills the flag, and is asked only of a computed array.
+        self.is_available() && unsafe { sys::_mlx_array_is_row_contiguous(&mut contiguous, self.0) == 0 && contiguous }
     }
 
     /// The array as Python's MLX prints it.

@@ -1,6 +1,8 @@
 //! Low-rank adaptation of a frozen weight: LoRA (Hu et al. 2021, arXiv:2106.09685), and DoRA (Liu et al. 2024, arXiv:2402.09353),
 //! which learns the length of each output apart from its direction. Initialised and computed as PEFT does.
 
+use std::cell::RefCell;
+
 use super::{Module, Weight, dropout, join};
 use crate::mlx::{Array, Dtype, Result, cuda, ops, random};
 
@@ -27,12 +29,15 @@ pub struct Lora {
 /// The lengths that DoRA learns, and what it takes to know the present ones.
 #[derive(Clone)]
 pub struct Dora {
-    /// Float32: `[out]`, with the experts in front; of an embedding `[hidden]`.
+    /// Float32: `[out]`, with the experts in front; of an embedding `[hidden]`, or `[vocabulary]` where its lengths are those of rows.
     pub magnitude: Array,
     /// The squared lengths of the frozen weight, of the shape of `magnitude`. Kept, so that a packed weight is unpacked only once.
     squares: Array,
-    /// The lengths are those of columns, as PEFT's of embeddings are: what leaves an embedding is a column.
-    columns: bool,
+    /// The lengths are those of columns, as PEFT's of embeddings are: what leaves an embedding is a column. mlx-lm's are those of rows
+    /// there too.
+    pub columns: bool,
+    /// The present lengths, of the shape of `magnitude`, once they are known: they stay while nobody gets at the factors or the weight.
+    lengths: RefCell<Option<Array>>,
 }
 
 /// Which inputs are dropped follows from the key, so that a recomputation drops the same.
@@ -48,7 +53,7 @@ impl Dora {
         let squares = weight.numbers()?.astype(Dtype::Float32)?.square()?.sum(&[if columns { -2 } else { -1 }], false)?;
         // Now: a lazy sum would keep the unpacked numbers.
         squares.eval()?;
-        Ok(Dora { magnitude: squares.sqrt()?, squares, columns })
+        Ok(Dora { magnitude: squares.sqrt()?, squares, columns, lengths: RefCell::default() })
     }
 
     fn axis(&self) -> i32 {
@@ -85,7 +90,8 @@ impl Lora {
     pub fn expert(&self, expert: i32) -> Result<Self> {
         let part = |array: &Array| array.slice_axis(0, expert, expert + 1)?.squeeze(&[0]);
         let dora = |dora: &Dora| -> Result<Dora> {
-            Ok(Dora { magnitude: part(&dora.magnitude)?, squares: part(&dora.squares)?, columns: dora.columns })
+            let (magnitude, squares) = (part(&dora.magnitude)?, part(&dora.squares)?);
+            Ok(Dora { magnitude, squares, columns: dora.columns, lengths: RefCell::default() })
         };
         Ok(Lora { a: part(&self.a)?, b: part(&self.b)?, dora: self.dora.as_ref().map(dora).transpose()?, ..self.clone() })
     }
@@ -161,7 +167,8 @@ impl Lora {
         let correction = cuda::embedding(&self.b, ids)?.matmul(&self.a)?.multiply_scalar(self.scale)?;
         let sum = rows.astype(correction.dtype())?.add(&correction)?;
         let sum = match &self.dora {
-            Some(dora) => sum.multiply(&self.factor(dora, weight)?)?,
+            Some(dora) if dora.columns => sum.multiply(&self.factor(dora, weight)?)?,
+            Some(dora) => sum.multiply(&self.factor(dora, weight)?.take(ids, 0)?.expand_dims(&[-1])?)?,
             None => sum,
         };
         sum.astype(rows.dtype())
@@ -170,20 +177,48 @@ impl Lora {
     /// An embedding with the adapter on it as the head, `[.., hidden]` to `[.., vocabulary]`.
     pub fn tied_head(&self, x: &Array, weight: &Weight) -> Result<Array> {
         let x = self.tied_input(x, weight)?;
-        self.combine(&x, &|x| weight.project(x), &|x| self.low(x)?.matmul(&self.b.t()?), None)
+        let factor = self.output_factor(weight, true)?;
+        self.combine(&x, &|x| weight.project(x), &|x| self.low(x)?.matmul(&self.b.t()?), factor)
     }
 
     /// What an embedding as the head multiplies: DoRA's factors of its columns belong to the inputs there.
     fn tied_input(&self, x: &Array, weight: &Weight) -> Result<Array> {
         match &self.dora {
-            Some(dora) => x.astype(Dtype::Float32)?.multiply(&self.factor(dora, weight)?)?.astype(x.dtype()),
-            None => Ok(x.clone()),
+            Some(dora) if dora.columns => x.astype(Dtype::Float32)?.multiply(&self.factor(dora, weight)?)?.astype(x.dtype()),
+            _ => Ok(x.clone()),
+        }
+    }
+
+    /// DoRA's factors of a head's outputs: its own, or those of an embedding's rows, which are the outputs there.
+    fn output_factor(&self, weight: &Weight, tied: bool) -> Result<Option<Array>> {
+        match &self.dora {
+            Some(dora) if !(tied && dora.columns) => self.factor(dora, weight).map(Some),
+            _ => Ok(None),
         }
     }
 
     /// How far DoRA lengthens each output: its magnitude over the present length, which has no gradient (section 4.3 of the paper).
     pub(super) fn factor(&self, dora: &Dora, weight: &Weight) -> Result<Array> {
-        dora.magnitude.divide(&self.lengths(dora, weight)?.stop_gradient()?)
+        let known = dora.lengths.borrow().clone();
+        let lengths = match known {
+            Some(lengths) => lengths,
+            None => {
+                let lengths = self.lengths(dora, weight)?.stop_gradient()?;
+                // Arrays without values are those of a transformation, or are about to be computed with the first use.
+                if self.a.is_available() && self.b.is_available() {
+                    *dora.lengths.borrow_mut() = Some(lengths.clone());
+                }
+                lengths
+            }
+        };
+        dora.magnitude.divide(&lengths)
+    }
+
+    /// What follows from the factors and the weight is computed anew: either may have changed.
+    pub(super) fn forget(&mut self) {
+        if let Some(dora) = &mut self.dora {
+            dora.lengths.take();
+        }
     }
 
     /// `‖W + sBA‖` by `‖W‖² + 2s·W∘BA + s²‖BA‖²`, each summed over its axis: a product of the weight with as many rows as the
@@ -255,6 +290,7 @@ impl Module for Lora {
     }
 
     fn visit_mut(&mut self, prefix: &str, f: &mut dyn FnMut(String, &mut Array)) {
+        self.forget();
         f(join(prefix, "lora_a"), &mut self.a);
         f(join(prefix, "lora_b"), &mut self.b);
         if let Some(dora) = &mut self.dora {
@@ -316,10 +352,7 @@ impl<'a> Head<'a> {
         let Some(lora) = self.lora else { return Ok(None) };
         let hidden = if self.tied { lora.tied_input(hidden, self.weight)? } else { hidden.clone() };
         let low = lora.low(lora.dropped(&hidden)?.as_ref().unwrap_or(&hidden))?;
-        let factor = match &lora.dora {
-            Some(dora) if !self.tied => Some(lora.factor(dora, self.weight)?),
-            _ => None,
-        };
+        let factor = lora.output_factor(self.weight, self.tied)?;
         Ok(Some(AdaptedHead { hidden, low, b: lora.b.clone(), factor }))
     }
 }

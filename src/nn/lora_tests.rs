@@ -84,9 +84,10 @@ fn experts_are_those_of_the_merged_weights() {
 
 #[test]
 fn an_embedding_and_its_head_are_those_of_the_merged_weight() {
-    each_kind(|packed, dora| {
+    let kinds = [(false, false), (true, true), (true, false)];
+    for (packed, (dora, columns)) in [false, true].into_iter().flat_map(|packed| kinds.map(|kind| (packed, kind))) {
         let weight = weight(&[24, 64], packed);
-        let lora = trained(&weight, dora, true);
+        let lora = trained(&weight, dora, columns);
         let merged = Embedding { weight: lora.merge_weight(&weight, true).unwrap(), lora: None };
         let layer = Embedding { weight, lora: Some(lora) };
         let ids = Array::from_slice(&[3, 0, 23, 3], &[2, 2]).unwrap();
@@ -99,7 +100,56 @@ fn an_embedding_and_its_head_are_those_of_the_merged_weight() {
         let off = Lora { on_head: false, ..layer.lora.clone().unwrap() };
         let base = Head::tied(&layer.weight, Some(&off)).project(&x).unwrap();
         assert_close(&base, &layer.weight.project(&x).unwrap(), 0.0, 0.0, "an adapter of the embedding alone");
+        let AdaptedHead { hidden, low, b, factor } = head.adapted(&x).unwrap().unwrap();
+        let logits = layer.weight.project(&hidden).unwrap().add(&low.matmul(&b.t().unwrap()).unwrap()).unwrap();
+        let logits = factor.map_or(logits.clone(), |factor| logits.multiply(&factor).unwrap());
+        assert_close(&logits, &want, 5e-5, 5e-5, "the parts of the head");
+    }
+}
+
+#[test]
+fn lengths_are_kept_until_something_changes() {
+    let kept = |lora: &Lora| lora.dora.as_ref().unwrap().lengths.borrow().is_some();
+    let weight = weight(&[24, 64], true);
+    let mut layer = Linear { lora: Some(trained(&weight, true, false)), weight, bias: None };
+    let x = noise(&[5, 64], 6);
+    let want = |layer: &Linear| {
+        let merged = layer.lora.as_ref().unwrap().merge_weight(&layer.weight, true).unwrap();
+        merged.project(&x).unwrap()
+    };
+    // Factors that are not computed yet may be anything's: their lengths are those of this once.
+    assert!(!layer.lora.as_ref().unwrap().a.is_available());
+    for round in 0..3 {
+        assert_close(&layer.forward(&x).unwrap(), &want(&layer), CLOSE, CLOSE, "first, second and third pass");
+        assert_eq!(kept(layer.lora.as_ref().unwrap()), round > 0);
+    }
+    // A gradient neither takes what is kept for other factors nor leaves anything of its own.
+    let lora = layer.lora.clone().unwrap();
+    let at = parts(&lora).iter().map(|part| part.multiply_scalar(1.5).unwrap()).collect::<Vec<_>>();
+    let traced = std::cell::RefCell::new(lora);
+    let run = |inputs: &[Array]| {
+        let mut given = inputs.iter();
+        let lora = &mut *traced.borrow_mut();
+        lora.visit_mut("", &mut |_, part| *part = given.next().unwrap().clone());
+        Ok(vec![lora.linear(&x, &layer.weight, None)?])
+    };
+    let (outputs, _) = vjp(run, &at, &[noise(&[5, 24], 8)]).unwrap();
+    assert!(!kept(&traced.borrow()));
+    let moved = Linear { lora: Some(with(layer.lora.as_ref().unwrap(), &at)), ..layer.clone() };
+    assert_close(&outputs[0], &want(&moved), 2.0 * CLOSE, 2.0 * CLOSE, "in a gradient");
+    // Whoever gets at the factors or the weight ends it.
+    layer.visit_mut("", &mut |name, part| {
+        if name == "lora_a" {
+            *part = part.multiply_scalar(2.0).unwrap();
+        }
     });
+    assert!(!kept(layer.lora.as_ref().unwrap()));
+    assert_close(&layer.forward(&x).unwrap(), &want(&layer), CLOSE, CLOSE, "other factors");
+    layer.forward(&x).unwrap().eval().unwrap();
+    layer.forward(&x).unwrap().eval().unwrap();
+    assert!(kept(layer.lora.as_ref().unwrap()));
+    super::super::Layer::Linear(&mut layer).weight_mut();
+    assert!(!kept(layer.lora.as_ref().unwrap()));
 }
 
 #[test]

@@ -88,6 +88,9 @@ impl Layer<'_> {
     }
 
     pub fn weight_mut(&mut self) -> &mut Weight {
+        if let Some(lora) = self.lora_mut() {
+            lora.forget();
+        }
         match self {
             Layer::Linear(layer) => &mut layer.weight,
             Layer::Embedding(layer) => &mut layer.weight,

@@ -65,16 +65,17 @@ pub(super) fn read(dir: &Path, reader: &Reader, layers: &[(String, Layer)]) -> R
         if config.use_dora != magnitude.is_some() {
             return Err(bad(format!("fine_tune_type is \"{kind}\" in {CONFIG}, which does not fit the parts of '{module}'")));
         }
-        if config.use_dora && !matches!(place, Layer::Linear(_)) {
-            return Err(bad(format!("is DoRA of '{module}'; mlx-lm's DoRA can be read for linear layers only")));
+        if config.use_dora && matches!(place, Layer::Switch(_)) {
+            return Err(bad(format!("is DoRA of the experts '{module}', which mlx-lm has not")));
         }
         let (a, b) = match place {
             Layer::Linear(_) => (lora_a.swapaxes(-1, -2)?, lora_b.swapaxes(-1, -2)?),
             Layer::Embedding(_) => (lora_b, lora_a),
             Layer::Switch(_) => (lora_a, lora_b),
         };
-        check_shapes(&module, place, &a, &b, magnitude.as_ref(), rank).map_err(bad)?;
-        factors.insert(module, Factors { a, b, magnitude, scale, on_head: true });
+        let read = Factors { a, b, magnitude, columns: false, scale, on_head: true };
+        check_shapes(&module, place, &read, rank).map_err(bad)?;
+        factors.insert(module, read);
     }
     Ok(Loaded { config, factors })
 }
@@ -86,7 +87,7 @@ pub(super) fn write(dir: &Path, base: &str, config: &LoraConfig, layers: &[(Stri
     let scale = adapted.first().map_or(1.0, |(_, _, lora)| lora.scale);
     let mut tensors: Vec<(String, Array)> = Vec::new();
     for (layer, place, lora) in &adapted {
-        if lora.dora.is_some() && !matches!(place, Layer::Linear(_)) {
+        if lora.dora.as_ref().is_some_and(|dora| dora.columns || matches!(place, Layer::Switch(_))) {
             return Err(Error::Argument(format!(
                 "mlx-lm has no such DoRA as that of '{layer}'; save this adapter in PEFT's format"
             )));

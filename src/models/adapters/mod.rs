@@ -73,6 +73,8 @@ pub(super) struct Factors {
     pub a: Array,
     pub b: Array,
     pub magnitude: Option<Array>,
+    /// DoRA of an embedding is of its columns, as in PEFT, not of its rows, as in mlx-lm.
+    pub columns: bool,
     pub scale: f32,
     pub on_head: bool,
 }
@@ -185,6 +187,7 @@ impl Model {
         if self.adapters.active.as_deref() == name {
             return self.set_enabled(true);
         }
+        self.changed();
         self.set_enabled(true)?;
         let present = self.adapters.active.take();
         let mut taken = BTreeMap::new();
@@ -236,10 +239,15 @@ impl Model {
     }
 
     fn set_enabled(&mut self, enabled: bool) -> Result<()> {
+        let mut changes = false;
         for (_, mut layer) in layers_of(self.net.as_mut()) {
             if let Some(lora) = layer.lora_mut() {
+                changes |= lora.enabled != enabled;
                 lora.enabled = enabled;
             }
+        }
+        if changes {
+            self.changed();
         }
         Ok(())
     }
@@ -295,6 +303,7 @@ impl Model {
             ));
         }
         self.set_enabled(true)?;
+        self.changed();
         for (_, mut layer) in layers_of(self.net.as_mut()) {
             let merged = match layer.lora() {
                 Some(lora) => lora.merge_weight(layer.weight(), dequantize)?,
@@ -342,7 +351,7 @@ impl Factors {
         let mut lora = Lora::of(self.a.contiguous()?, self.b.contiguous()?, self.scale);
         lora.on_head = self.on_head;
         if let Some(magnitude) = &self.magnitude {
-            let mut dora = Dora::new(layer.weight(), matches!(layer, Layer::Embedding(_)))?;
+            let mut dora = Dora::new(layer.weight(), self.columns && matches!(layer, Layer::Embedding(_)))?;
             dora.magnitude = magnitude.clone();
             lora.dora = Some(dora);
         }
@@ -351,10 +360,10 @@ impl Factors {
 }
 
 /// The shape of DoRA's magnitudes of a layer.
-fn magnitude_shape(layer: &Layer) -> Vec<i32> {
+fn magnitude_shape(layer: &Layer, columns: bool) -> Vec<i32> {
     let shape = layer.weight().shape();
     match layer {
-        Layer::Embedding(_) => vec![shape[1]],
+        Layer::Embedding(_) if columns => vec![shape[1]],
         _ => shape[..shape.len() - 1].to_vec(),
     }
 }
@@ -365,14 +374,8 @@ fn wide(array: Array) -> Result<Array> {
 }
 
 /// Says what is wrong with the shapes of a layer's factors.
-fn check_shapes(
-    layer: &str,
-    place: &Layer,
-    a: &Array,
-    b: &Array,
-    magnitude: Option<&Array>,
-    rank: i32,
-) -> std::result::Result<(), String> {
+fn check_shapes(layer: &str, place: &Layer, factors: &Factors, rank: i32) -> std::result::Result<(), String> {
+    let Factors { a, b, magnitude, columns, .. } = factors;
     let (want_a, want_b) = factor_shapes(&place.weight().shape(), rank);
     if a.shape() != want_a || b.shape() != want_b {
         let (a, b) = (a.shape(), b.shape());
@@ -380,9 +383,10 @@ fn check_shapes(
             "the factors of '{layer}' are {a:?} and {b:?}; with rank {rank} this model takes {want_a:?} and {want_b:?}"
         ));
     }
+    let wanted = magnitude_shape(place, *columns);
     match magnitude {
-        Some(magnitude) if magnitude.shape() != magnitude_shape(place) => {
-            Err(format!("the magnitudes of '{layer}' are {:?}; this model takes {:?}", magnitude.shape(), magnitude_shape(place)))
+        Some(magnitude) if magnitude.shape() != wanted => {
+            Err(format!("the magnitudes of '{layer}' are {:?}; this model takes {wanted:?}", magnitude.shape()))
         }
         _ => Ok(()),
     }

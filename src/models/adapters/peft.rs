@@ -143,8 +143,9 @@ pub(super) fn read(dir: &Path, reader: &Reader, layers: &[(String, Layer)]) -> R
             Place::Layer(layer) => {
                 let place = places.get(layer.as_str()).ok_or_else(|| unknown(&module))?;
                 let (rank, scale) = config.size(&module)?;
-                check_shapes(&module, place, &a, &b, slots.magnitude.as_ref(), rank).map_err(bad)?;
-                factors.insert(layer, Factors { a, b, magnitude: slots.magnitude, scale, on_head: tying });
+                let read = Factors { a, b, magnitude: slots.magnitude, columns: true, scale, on_head: tying };
+                check_shapes(&module, place, &read, rank).map_err(bad)?;
+                factors.insert(layer, read);
             }
             Place::Expert(stacked, expert) => {
                 let shape = places.get(stacked.as_str()).map(|place| place.weight().shape()).ok_or_else(|| unknown(&module))?;
@@ -157,7 +158,7 @@ pub(super) fn read(dir: &Path, reader: &Reader, layers: &[(String, Layer)]) -> R
                         shape[0]
                     )));
                 }
-                let part = Factors { a, b, magnitude: slots.magnitude, scale, on_head: true };
+                let part = Factors { a, b, magnitude: slots.magnitude, columns: true, scale, on_head: true };
                 experts.entry(stacked).or_default().insert(expert, part);
             }
             Place::Fused(switch) => {
@@ -197,6 +198,7 @@ fn stack(parts: Vec<Factors>) -> Result<Factors> {
         a: joined(&|part| part.a.clone())?,
         b: joined(&|part| part.b.clone())?,
         magnitude: magnitudes.map(|magnitudes| ops::stack(&magnitudes, 0)).transpose()?,
+        columns: true,
         scale: parts[0].scale,
         on_head: true,
     })
@@ -245,7 +247,10 @@ fn split_fused(
         let part = |(index, projection): (usize, &&str)| {
             let start = index as i32 * out;
             let b = b.slice_axis(1, start, start + out)?;
-            Ok((format!("{switch}.{projection}"), Factors { a: a.clone(), b, magnitude: None, scale, on_head: true }))
+            Ok((
+                format!("{switch}.{projection}"),
+                Factors { a: a.clone(), b, magnitude: None, columns: true, scale, on_head: true },
+            ))
         };
         projections.iter().enumerate().map(part).collect()
     };
@@ -317,6 +322,11 @@ pub(super) fn write(dir: &Path, base: &str, config: &LoraConfig, layers: &[(Stri
     let mut tensors: Vec<(String, Array)> = Vec::new();
     for (layer, place) in layers {
         let Some(lora) = place.lora() else { continue };
+        if lora.dora.as_ref().is_some_and(|dora| !dora.columns) && matches!(place, Layer::Embedding(_)) {
+            return Err(Error::Argument(format!(
+                "this adapter is DoRA of the rows of '{layer}', which PEFT has not; save it in mlx-lm's format"
+            )));
+        }
         if tied && matches!(place, Layer::Embedding(_)) && config.use_dora && lora.on_head {
             return Err(Error::Argument(
                 "PEFT has no DoRA for an embedding that is the head too; save in mlx-lm's format is not possible either".into(),
