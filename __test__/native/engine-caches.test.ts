@@ -1,4 +1,5 @@
 /** What requests remember: bounded, quantised, shared by prompts that begin alike, or brought by the caller. */
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   ChatSession,
@@ -227,6 +228,12 @@ describe('a prefix cache', () => {
     expect((await other.generate(prompt(20), options)).usage.cachedTokens).toBe(0);
     other.dispose();
     model.applyLora({ rank: 2, alpha: 4, seed: 1 });
+    expect([await cached(), await cached()]).toEqual([0, 19]);
+    // What changes nothing: saving, and the adapter that is there.
+    await model.saveAdapter(join(tempDir(), 'adapter'));
+    model.setAdapterEnabled(true);
+    expect(await cached()).toBe(19);
+    model.setAdapterEnabled(false);
     expect([await cached(), await cached()]).toEqual([0, 19]);
     expect(prefixCache.size).toBeLessThan(before + 3);
     await expect(model.generate([5], { prefixCache: true as unknown as PrefixCache })).rejects.toThrow(

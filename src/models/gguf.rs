@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::adapters::Adapters;
 use super::{LoadOptions, Model, model};
 use crate::mlx::device;
 use crate::mlx::io::{GgufFile, GgufTensor};
@@ -166,14 +165,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions, progress: &mut dyn FnMut(
     let (architecture, config) = model::parse(&config_json, path)?;
     let mut net = (architecture.build)(config, dtype)?;
     load(net.as_mut(), file, path, dtype, progress)?;
-    Ok(Model {
-        net,
-        config_json,
-        generation_config: Some(generation_config),
-        dtype,
-        adapters: Adapters::default(),
-        version: model::next_version(),
-    })
+    Ok(Model::new(net, config_json, Some(generation_config), dtype))
 }
 
 /// A weight on its way into the model.

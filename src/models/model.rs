@@ -31,14 +31,15 @@ pub struct Model {
     /// Of all numbers but adapter factors; codes stand for numbers of it.
     pub dtype: Dtype,
     pub(super) adapters: Adapters,
-    /// A number of these weights that no others in the process have; see `touch`.
-    pub version: u64,
+    /// A number of these weights that no others in the process have: what was computed with them is that of an older version once any
+    /// of them changes, or an adapter comes, goes, or is turned on or off.
+    version: u64,
 }
 
 /// The next version.
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
-pub(super) fn next_version() -> u64 {
+fn next_version() -> u64 {
     VERSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -67,7 +68,7 @@ pub fn load(dir: &Path, options: &LoadOptions, progress: &mut dyn FnMut(u64, u64
     let mut net = (architecture.build)(config, dtype)?;
     let scheme = Scheme::parse(&config_json, &file)?;
     weights::load(net.as_mut(), dir, &scheme, dtype, options.quantize.as_ref(), progress)?;
-    Ok(Model { net, config_json, generation_config, dtype, adapters: Adapters::default(), version: next_version() })
+    Ok(Model::new(net, config_json, generation_config, dtype))
 }
 
 pub(super) fn check_dtype(dtype: Dtype) -> Result<()> {
@@ -130,16 +131,30 @@ pub fn init(config_json: Value, source: &Path, dtype: Dtype, seed: u64) -> Resul
     });
     match failed {
         Some(error) => Err(error),
-        None => {
-            Ok(Model { net, config_json, generation_config: None, dtype, adapters: Adapters::default(), version: next_version() })
-        }
+        None => Ok(Model::new(net, config_json, None, dtype)),
     }
 }
 
 impl Model {
-    /// Says that the weights may change: what was computed with them is that of an older version.
-    pub fn touch(&mut self) {
+    pub(super) fn new(net: Box<dyn CausalLm>, config_json: Value, generation_config: Option<Value>, dtype: Dtype) -> Self {
+        Model { net, config_json, generation_config, dtype, adapters: Adapters::default(), version: next_version() }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whatever changes what the model computes says so here.
+    pub(super) fn changed(&mut self) {
         self.version = next_version();
+    }
+
+    /// Runs `work`, which puts back what it changes, so that the model is of the same version afterwards.
+    pub fn unchanged<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let version = self.version;
+        let result = work(self)?;
+        self.version = version;
+        Ok(result)
     }
 
     /// Ids that end a text: those of the generation configuration, else those of the model's.
@@ -200,6 +215,7 @@ impl Model {
             let unknown = names.iter().find(|name| !held.contains(*name)).map_or("", String::as_str);
             return Err(Error::Argument(format!("the model has no weight '{unknown}'")));
         }
+        self.changed();
         self.net.visit_mut("", &mut |name, slot| {
             if let Some(array) = given.remove(name.as_str()) {
                 *slot = array.clone();

@@ -78,6 +78,7 @@ impl Model {
         let layer = layers.iter_mut().find(|(candidate, _)| candidate == name);
         let (_, layer) = layer.ok_or_else(|| Error::Argument(format!("the model has no layer '{name}'")))?;
         *layer.weight_mut() = change(layer.weight())?;
+        self.changed();
         Ok(())
     }
 

@@ -382,7 +382,7 @@ impl NativeEngine {
                 }
                 let outcome = (|| {
                     let model = shared.lock()?;
-                    engine.set_version(model.version);
+                    engine.set_version(model.version());
                     let net = model.net.as_ref();
                     // A model may draft for itself, and is locked once.
                     let other = draft.as_ref().filter(|draft| !draft.is(&shared)).map(SharedModel::lock).transpose()?;

@@ -235,7 +235,7 @@ impl Trainer {
 
     /// Runs `work` with the reference policy in the model's place, and puts the policy back whatever happens.
     fn as_reference<T>(&self, model: &mut Model, work: impl FnOnce(&mut Model) -> Result<T>) -> Result<T> {
-        match &self.reference {
+        model.unchanged(|model| match &self.reference {
             Reference::None => Err(Error::Argument("this trainer keeps no reference policy; create it with beta above 0".into())),
             Reference::AdapterOff => {
                 model.set_adapter_enabled(false)?;
@@ -250,7 +250,7 @@ impl Trainer {
                 model.set(&self.names, &policy)?;
                 result
             }
-        }
+        })
     }
 
     /// Forward and backward of one GRPO micro-batch; the gradients add to those gathered so far.
@@ -359,19 +359,21 @@ impl Trainer {
         let weights = weights_of(model, &self.names)?;
         let argnums: Vec<i32> = (0..weights.len() as i32).collect();
         let names = &self.names;
-        model.set_dropout(Some(self.dropout_seed()))?;
-        let result = value_and_grad(
-            |inputs| {
-                model.set(names, inputs)?;
-                loss(model)
-            },
-            &weights,
-            &argnums,
-        );
-        // Whatever happened inside, the model holds real weights again.
-        model.set_dropout(None)?;
-        model.set(&self.names, &weights)?;
-        let (values, gradients) = result?;
+        let (values, gradients) = model.unchanged(|model| {
+            model.set_dropout(Some(self.dropout_seed()))?;
+            let result = value_and_grad(
+                |inputs| {
+                    model.set(names, inputs)?;
+                    loss(model)
+                },
+                &weights,
+                &argnums,
+            );
+            // Whatever happened inside, the model holds real weights again.
+            model.set_dropout(None)?;
+            model.set(names, &weights)?;
+            result
+        })?;
         self.micro_steps += 1;
         let gathered = match &self.gradients {
             Some(before) => before.iter().zip(&gradients).map(|(before, new)| before.add(new)).collect::<Result<Vec<_>>>()?,
