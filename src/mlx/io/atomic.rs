@@ -13,6 +13,7 @@ pub(super) fn cannot_write(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; the disk is full. What was saved before is not lost; free some space and try again"
         }
+        io::ErrorKind::FileTooLarge => "; a file of this size is not allowed here, by `ulimit -f` or by the file system",
         io::ErrorKind::NotFound => "; its folder does not exist",
         _ => "",
     };
