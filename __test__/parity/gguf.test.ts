@@ -2,12 +2,13 @@
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadModel, mx, Tokenizer } from '../../lib/index.ts';
 import type { AnyModel } from '../../lib/index.ts';
 import { mlxLm } from '../helpers/peers.ts';
 import type { Peer } from '../helpers/peers.ts';
+import { configs, randomCheckpoint } from '../helpers/quantized.ts';
 import { qwen3Tokenizer } from '../helpers/scripted.ts';
 
 const golden = join(import.meta.dirname, '../fixtures/golden/models');
@@ -15,13 +16,20 @@ const folder = mkdtempSync(join(tmpdir(), 'mlx-node-test-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 let peer: Peer;
 
-/** The paths of a checkpoint as GGUF, and of the folder with the numbers that its blocks stand for. */
+/** The paths of a checkpoint, recorded or in a folder, as GGUF, and of the folder with the numbers that its blocks stand for. */
 function write(checkpoint: string, kind: string, tokenizer?: string): { file: string; plain: string } {
-  const name = `${checkpoint}-${kind}${tokenizer === undefined ? '' : '-with-tokenizer'}`;
+  const name = `${basename(dirname(checkpoint))}-${basename(checkpoint)}-${kind}${tokenizer === undefined ? '' : '-with-tokenizer'}`;
   const [file, plain] = [join(folder, `${name}.gguf`), join(folder, name)];
   if (!existsSync(plain)) {
     const script = join(import.meta.dirname, 'peers/write_gguf.py');
-    const args = [script, join(golden, checkpoint), kind, file, plain, ...(tokenizer === undefined ? [] : [tokenizer])];
+    const args = [
+      script,
+      resolve(golden, checkpoint),
+      kind,
+      file,
+      plain,
+      ...(tokenizer === undefined ? [] : [tokenizer]),
+    ];
     execFileSync(peer.python, args, { env: peer.env, stdio: 'pipe' });
   }
   return { file, plain };
@@ -31,6 +39,13 @@ const ids = mx.array([[5, 17, 42, 99, 3, 120, 64, 8]], 'int32');
 
 function logits(model: AnyModel): number[] {
   return [...(model.forward(ids).toTypedArray() as Float32Array)];
+}
+
+/** A checkpoint of random weights with rows of 256 and 512, or the name of a recorded one. */
+async function wide(name: string): Promise<string> {
+  if (!name.startsWith('wide')) return name;
+  const config = name === 'wide' ? configs.qwen3 : { ...configs.qwen3Moe, moe_intermediate_size: 256 };
+  return await randomCheckpoint({ ...config, vocab_size: 128, hidden_size: 256, intermediate_size: 512 });
 }
 
 beforeAll(() => {
@@ -46,11 +61,20 @@ describe('logits are those of the numbers in the blocks', () => {
     ['qwen3_yarn_default', 'Q4_0'],
     ['qwen3_moe_all', 'Q4_1'],
     ['qwen2_moe', 'Q8_0'],
-  ])('%s in %s', async (checkpoint, kind) => {
+    ['qwen3', 'Q5_0'],
+    ['qwen3_moe_all', 'Q5_1'],
+    // Whose blocks have 256 elements.
+    ['wide', 'Q4_K'],
+    ['wide', 'Q5_K'],
+    ['wide with experts', 'Q4_K'],
+  ])('%s in %s', async (name, kind) => {
+    const checkpoint = await wide(name);
     const { file, plain } = write(checkpoint, kind);
     const [model, numbers] = [await loadModel(file), await loadModel(plain)];
     try {
       expect(model.modelType).toBe(numbers.modelType);
+      const bits = /^Q(\d)/.exec(kind)?.[1];
+      expect(model.quantization?.bits).toBe(bits === undefined ? undefined : Number(bits));
       const [found, want] = [logits(model), logits(numbers)];
       // Equal numbers, multiplied by another kernel where they are packed: sums in float32 in another order.
       const scale = Math.max(...want.map(Math.abs));

@@ -1,7 +1,8 @@
-"""Writes a checkpoint as GGUF with llama.cpp's own library. Arguments: folder, kind (F32, F16, Q8_0, Q4_0 or Q4_1), GGUF file, folder
+"""Writes a checkpoint as GGUF with llama.cpp's own library. Arguments: folder, kind (F32, F16, Q8_0, Q5_1, Q4_K, ...), GGUF file, folder
 for the same model of the numbers that the blocks stand for, and optionally a folder with a tokenizer.
 
-Rows that blocks do not fill stay F32, as llama.cpp's converter has it.
+Rows that blocks do not fill stay F32, as llama.cpp's converter has it. The library reads the K kinds but does not make them: their blocks
+are random.
 """
 
 import json
@@ -78,6 +79,20 @@ if len(sys.argv) > 5:
     writer.add_add_bos_token(False)
     writer.add_chat_template(settings["chat_template"])
 
+
+def blocks(weight, wanted):
+    """Bytes of blocks for a weight."""
+    if wanted.name not in ("Q4_K", "Q5_K"):
+        return quantize(weight, wanted)
+    elements, size = gguf.GGML_QUANT_SIZES[wanted]
+    rows = weight.reshape(-1, weight.shape[-1] // elements, elements).shape[:2]
+    data = random.integers(0, 256, (*rows, size), dtype=np.uint8)
+    # The scale of scales and that of offsets, so that numbers are about 0.1.
+    data[..., :4] = (random.uniform(0.5, 1, (*rows, 2)) * [2e-4, 1.5e-3]).astype("<f2").view(np.uint8)
+    return data.reshape(*weight.shape[:-1], -1)
+
+
+random = np.random.default_rng(3)
 numbers = {}
 for hf, weight in weights.items():
     weight = weight.astype(np.float32)
@@ -87,7 +102,7 @@ for hf, weight in weights.items():
     wanted = getattr(gguf.GGMLQuantizationType, kind)
     if weight.ndim < 2 or theirs.endswith("ffn_gate_inp.weight") or weight.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
         wanted = gguf.GGMLQuantizationType.F32
-    data = quantize(weight, wanted)
+    data = blocks(weight, wanted)
     writer.add_tensor(theirs, data, raw_dtype=wanted)
     value = dequantize(data, wanted).reshape(weight.shape).astype(np.float32)
     if hf.endswith("shared_expert_gate.weight"):

@@ -14,13 +14,11 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use half::f16;
-
 use self::header::{Header, Tensor};
 use super::load::{ArrayFile, Buffer, array_from, open_file};
 use super::{Metadata, Progress};
 use crate::mlx::ops::{Quantization, QuantizationMode, Quantized};
-use crate::mlx::{Array, Dtype, Error, Result};
+use crate::mlx::{Array, Dtype, Element, Error, Result};
 
 /// How the elements of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub(super) enum Kind {
     Plain(Dtype),
     /// Blocks that MLX computes with as they are: packed integers, and a scale and a bias per 32 of them.
     Packed(quants::Packed),
-    /// Blocks that MLX does not compute with; they become float16.
+    /// Blocks that become float16, as in Python's `mx.load`, though MLX can compute with some of them.
     Expanded(quants::Expanded),
 }
 
@@ -70,7 +68,7 @@ impl Kind {
 /// A tensor as a model takes it.
 pub enum GgufTensor {
     Plain(Array),
-    /// Codes with float16 scales and biases, affine in groups of 32.
+    /// Codes with float16 scales and biases, or float32 ones where a half does not hold them; affine in groups of 32.
     Packed(Quantized, Quantization),
 }
 
@@ -102,21 +100,34 @@ impl GgufFile {
         self.metadata.iter().find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// The next tensor in the file's order, `None` after the last.
+    /// The next tensor in the file's order, `None` after the last. Unlike the arrays of Python's `mx.load`, tensors of all kinds that MLX
+    /// can compute with stay packed.
     pub fn read_next(&mut self) -> Result<Option<GgufTensor>> {
-        let kind = self.tensors.get(self.next).map(|tensor| tensor.kind);
-        let Some(arrays) = self.next(&mut Progress::default())? else { return Ok(None) };
-        let mut arrays = arrays.into_iter().map(|(_, array)| array);
-        let (Some(weight), rest) = (arrays.next(), [arrays.next(), arrays.next()]) else {
-            return Err(Error::Internal("a GGUF tensor gave no array".into()));
+        let Some((tensor, bytes)) = self.read(&mut Progress::default())? else { return Ok(None) };
+        let groups = match tensor.kind {
+            Kind::Expanded(expanded) => expanded.groups(bytes),
+            _ => None,
         };
-        Ok(Some(match (kind, rest) {
-            (Some(Kind::Packed(packed)), [Some(scales), biases]) => {
-                let how = Quantization::new(QuantizationMode::Affine, Some(quants::BLOCK as i32), Some(packed.bits()))?;
-                GgufTensor::Packed(Quantized { weight, scales, biases }, how)
-            }
-            _ => GgufTensor::Plain(weight),
-        }))
+        let (bits, codes) = match (tensor.kind, groups) {
+            (Kind::Packed(packed), _) => (packed.bits(), tensor.packed(packed, bytes)?),
+            (_, Some(groups)) => (groups.bits, tensor.quantized(groups.bits, &groups.words, &groups.scales, &groups.biases)?),
+            _ => return tensor.whole(bytes).map(GgufTensor::Plain).map(Some),
+        };
+        let how = Quantization::new(QuantizationMode::Affine, Some(quants::BLOCK as i32), Some(bits))?;
+        Ok(Some(GgufTensor::Packed(codes, how)))
+    }
+
+    /// The bytes of the next tensor.
+    fn read(&mut self, progress: &mut Progress) -> Result<Option<(&Tensor, &mut [u8])>> {
+        let Some(tensor) = self.tensors.get(self.next) else { return Ok(None) };
+        self.next += 1;
+        let what = format!("tensor '{}'", tensor.name);
+        self.file
+            .seek(SeekFrom::Start(tensor.start))
+            .map_err(|error| Error::load(&self.path, format!("cannot read {what}: {error}")))?;
+        let read = self.buffer.fill(&mut self.file, tensor.length, progress);
+        let bytes = read.map_err(|error| error.at(&self.path, &what))?;
+        Ok(Some((tensor, bytes)))
     }
 }
 
@@ -126,14 +137,7 @@ impl ArrayFile for GgufFile {
     }
 
     fn next(&mut self, progress: &mut Progress) -> Result<Option<Vec<(String, Array)>>> {
-        let Some(tensor) = self.tensors.get(self.next) else { return Ok(None) };
-        self.next += 1;
-        let what = format!("tensor '{}'", tensor.name);
-        self.file
-            .seek(SeekFrom::Start(tensor.start))
-            .map_err(|error| Error::load(&self.path, format!("cannot read {what}: {error}")))?;
-        let read = self.buffer.fill(&mut self.file, tensor.length, progress);
-        let bytes = read.map_err(|error| error.at(&self.path, &what))?;
+        let Some((tensor, bytes)) = self.read(progress)? else { return Ok(None) };
         tensor.arrays(bytes).map(Some)
     }
 
@@ -145,30 +149,43 @@ impl ArrayFile for GgufFile {
 impl Tensor {
     /// One array; of packed blocks three: the integers, their scales and their biases.
     fn arrays(&self, bytes: &mut [u8]) -> Result<Vec<(String, Array)>> {
+        let Kind::Packed(packed) = self.kind else { return Ok(vec![(self.name.clone(), self.whole(bytes)?)]) };
+        let Quantized { weight, scales, biases } = self.packed(packed, bytes)?;
+        let prefix = self.name.strip_suffix(".weight").unwrap_or(&self.name);
+        let named =
+            [(self.name.clone(), Some(weight)), (format!("{prefix}.scales"), Some(scales)), (format!("{prefix}.biases"), biases)];
+        Ok(named.into_iter().filter_map(|(name, array)| Some((name, array?))).collect())
+    }
+
+    /// The numbers of a tensor that is not packed.
+    fn whole(&self, bytes: &mut [u8]) -> Result<Array> {
         match self.kind {
-            Kind::Plain(dtype) => Ok(vec![(self.name.clone(), array_from(bytes, &self.shape, dtype)?)]),
-            Kind::Expanded(expanded) => {
-                let values: Vec<f16> = expanded.values(bytes);
-                Ok(vec![(self.name.clone(), Array::from_slice(&values, &self.shape)?)])
-            }
-            Kind::Packed(packed) => {
-                let (words, scales, biases) = packed.unpack(bytes);
-                let last = |size: i32| -> Vec<i32> {
-                    let mut shape = self.shape.clone();
-                    if let Some(axis) = shape.last_mut() {
-                        *axis = size;
-                    }
-                    shape
-                };
-                let row = self.shape.last().copied().unwrap_or(0);
-                let (packed_shape, groups) = (last(row * packed.bits() / 32), last(row / quants::BLOCK as i32));
-                let prefix = self.name.strip_suffix(".weight").unwrap_or(&self.name);
-                Ok(vec![
-                    (self.name.clone(), Array::from_bytes(&words, &packed_shape, Dtype::Uint32)?),
-                    (format!("{prefix}.scales"), Array::from_slice(&scales, &groups)?),
-                    (format!("{prefix}.biases"), Array::from_slice(&biases, &groups)?),
-                ])
-            }
+            Kind::Plain(dtype) => array_from(bytes, &self.shape, dtype),
+            Kind::Expanded(expanded) => Array::from_slice(&expanded.values(bytes), &self.shape),
+            Kind::Packed(_) => Err(Error::Internal(format!("tensor '{}' is packed", self.name))),
         }
+    }
+
+    fn packed(&self, packed: quants::Packed, bytes: &[u8]) -> Result<Quantized> {
+        let (words, scales, biases) = packed.unpack(bytes);
+        self.quantized(packed.bits(), &words, &scales, &biases)
+    }
+
+    /// Integers packed as MLX does, with a scale and a bias for each 32.
+    fn quantized<T: Element>(&self, bits: i32, words: &[u8], scales: &[T], biases: &[T]) -> Result<Quantized> {
+        let last = |size: i32| -> Vec<i32> {
+            let mut shape = self.shape.clone();
+            if let Some(axis) = shape.last_mut() {
+                *axis = size;
+            }
+            shape
+        };
+        let row = self.shape.last().copied().unwrap_or(0);
+        let (codes, groups) = (last((i64::from(row) * i64::from(bits) / 32) as i32), last(row / quants::BLOCK as i32));
+        Ok(Quantized {
+            weight: Array::from_bytes(words, &codes, Dtype::Uint32)?,
+            scales: Array::from_slice(scales, &groups)?,
+            biases: Some(Array::from_slice(biases, &groups)?),
+        })
     }
 }
