@@ -273,8 +273,8 @@ export declare class NativeRope {
 export declare class NativeTokenizer {
   /** Reads `tokenizer.json` and its companions from a checkpoint folder, or the tokenizer in a GGUF file. */
   static load(dir: string): Promise<NativeTokenizer>
-  /** Whether a folder or a GGUF file has a tokenizer. */
-  static isAt(path: string): boolean
+  /** The same where a folder or a GGUF file has a tokenizer, else null. */
+  static loadIfThere(dir: string): Promise<NativeTokenizer | null>
   /** The files that describe a tokenizer that was not read from such files (but from GGUF): names and texts in turn. */
   files(): Array<string>
   encode(text: string, addSpecialTokens?: boolean | undefined | null): Array<number>

@@ -624,7 +624,7 @@ export type AnyModel = Qwen2Model | Qwen2MoeModel | Qwen3Model | Qwen3MoeModel;
 /** The class of the model's type, with the folder's tokenizer where it has one. */
 async function withTokenizer(handle: NativeModel, path: string, repoId?: string): Promise<LanguageModel> {
   try {
-    const tokenizer = native().NativeTokenizer.isAt(path) ? await Tokenizer.load(path) : null;
+    const tokenizer = await Tokenizer.loadIfThere(path);
     return new (modelClasses[handle.modelType] ?? LanguageModel)(handle, tokenizer, path, repoId);
   } catch (error) {
     handle.dispose();

@@ -1,7 +1,6 @@
-import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { guard, MlxError, wrapNativeError } from './errors.js';
+import { guard, wrapNativeError } from './errors.js';
 import { copyTokenizerFiles, isGguf, tokenizerFiles } from './files.js';
 import type { DownloadProgress } from './hub/progress.js';
 import { resolveModel } from './hub/resolve.js';
@@ -74,11 +73,18 @@ export class Tokenizer {
     rejectUnknownKeys(options, ['onProgress', 'signal', ...hubKeys], 'Tokenizer.load()');
     const { path } = await resolveModel(pathOrId, { ...options, allowPatterns: tokenizerFiles });
     options.signal?.throwIfAborted();
-    if (!isGguf(path) && !existsSync(join(path, 'tokenizer.json'))) {
-      throw new MlxError('ERR_MLX_LOAD', `${pathOrId}: there is no tokenizer.json; a tokenizer needs that file.`);
-    }
     try {
       return new Tokenizer(await native().NativeTokenizer.load(path));
+    } catch (error) {
+      throw wrapNativeError(error);
+    }
+  }
+
+  /** @internal The tokenizer of a folder or a .gguf file, null where there is none. */
+  static async loadIfThere(path: string): Promise<Tokenizer | null> {
+    try {
+      const handle = await native().NativeTokenizer.loadIfThere(path);
+      return handle === null ? null : new Tokenizer(handle);
     } catch (error) {
       throw wrapNativeError(error);
     }

@@ -256,7 +256,10 @@ const fake = {
   clearCache: () => {},
   setCacheLimit: () => {},
   setMemoryLimit: () => {},
-  NativeTokenizer: { load: async () => tokenizer, isAt: (path: string) => existsSync(join(path, 'tokenizer.json')) },
+  NativeTokenizer: {
+    load: async () => tokenizer,
+    loadIfThere: async (path: string) => (existsSync(join(path, 'tokenizer.json')) ? tokenizer : null),
+  },
   NativeModel: {
     load: async (dir: string) => {
       const file = join(dir, 'model.safetensors');

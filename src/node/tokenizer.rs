@@ -33,10 +33,15 @@ impl NativeTokenizer {
         )
     }
 
-    /// Whether a folder or a GGUF file has a tokenizer.
-    #[napi]
-    pub fn is_at(path: String) -> js::Result<bool> {
-        Ok(Tokenizer::is_at(&PathBuf::from(path))?)
+    /// The same where a folder or a GGUF file has a tokenizer, else null.
+    #[napi(ts_return_type = "Promise<NativeTokenizer | null>")]
+    pub fn load_if_there<'env>(env: &'env Env, dir: String) -> js::Result<Object<'env>> {
+        let dir = PathBuf::from(dir);
+        promise::once(
+            env,
+            move || Tokenizer::load_if_there(&dir),
+            |found| found.map(|inner| NativeTokenizer { inner: Arc::new(inner), grammars: Grammars::default() }),
+        )
     }
 
     /// The files that describe a tokenizer that was not read from such files (but from GGUF): names and texts in turn.

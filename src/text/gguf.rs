@@ -21,14 +21,8 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const NORMAL: i32 = 1;
 
-/// Whether a file has a tokenizer at all, readable or not.
-pub(super) fn is_in(path: &Path) -> Result<bool> {
-    Ok(GgufFile::open(path)?.value("tokenizer.ggml.model").is_some())
-}
-
 /// `tokenizer.json` and `tokenizer_config.json`.
-pub(super) fn files(path: &Path) -> Result<(Value, Map<String, Value>)> {
-    let file = GgufFile::open(path)?;
+pub(super) fn files(file: &GgufFile, path: &Path) -> Result<(Value, Map<String, Value>)> {
     let bad = |message: String| Err(Error::load(path, message));
     let model = file.text("tokenizer.ggml.model")?;
     let split = file.text("tokenizer.ggml.pre")?;

@@ -9,7 +9,7 @@ use super::detokenizer::push_token_bytes;
 use super::files::{broken_json, describe, read, read_object};
 use super::gguf;
 use super::template::ChatTemplates;
-use crate::mlx::io::is_gguf;
+use crate::mlx::io::{GgufFile, is_gguf};
 use crate::mlx::{Error, Result};
 
 /// The special tokens that have a name, as transformers calls them.
@@ -35,7 +35,7 @@ impl Tokenizer {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         if is_gguf(dir) {
-            return Self::from_gguf(dir);
+            return Self::from_gguf(&GgufFile::open(dir)?, dir);
         }
         let path = dir.join("tokenizer.json");
         let inner = parse_tokenizer(&path, &read_tokenizer(dir, &path)?)?;
@@ -55,14 +55,21 @@ impl Tokenizer {
         Self::assemble(inner, &path, &config, &config_path, templates, &ids)
     }
 
-    /// Whether there is one to load: `tokenizer.json` in a folder, or what a GGUF file calls one.
-    pub fn is_at(path: &Path) -> Result<bool> {
-        if is_gguf(path) { gguf::is_in(path) } else { Ok(path.join("tokenizer.json").exists()) }
+    /// `load` where there is one: `tokenizer.json` in a folder, or what a GGUF file calls a tokenizer, readable or not.
+    pub fn load_if_there(path: &Path) -> Result<Option<Self>> {
+        if !is_gguf(path) {
+            return if path.join("tokenizer.json").exists() { Self::load(path).map(Some) } else { Ok(None) };
+        }
+        let file = GgufFile::open(path)?;
+        if file.value("tokenizer.ggml.model").is_none() {
+            return Ok(None);
+        }
+        Self::from_gguf(&file, path).map(Some)
     }
 
     /// The tokenizer in a file of llama.cpp's format.
-    fn from_gguf(path: &Path) -> Result<Self> {
-        let (tokenizer, config) = gguf::files(path)?;
+    fn from_gguf(file: &GgufFile, path: &Path) -> Result<Self> {
+        let (tokenizer, config) = gguf::files(file, path)?;
         let inner = parse_tokenizer(path, tokenizer.to_string().as_bytes())?;
         let templates = ChatTemplates::from_config(path, &config)?;
         Ok(Self { config: Some(config.clone()), ..Self::assemble(inner, path, &config, path, templates, &[])? })
