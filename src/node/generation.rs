@@ -196,7 +196,7 @@ pub(super) fn generate_batch<'env>(
         move || {
             let start = Instant::now();
             let model = shared.lock()?;
-            batch.set_version(model.version);
+            batch.set_version(model.version());
             while batch.step(model.net.as_ref(), &cancel)? {
                 if start.elapsed() > SLICE {
                     if let Some(report) = &report {
