@@ -9,6 +9,11 @@ use crate::models::experts::{expert_name, is_stacked};
 use crate::models::{Conversion, ConvertOptions};
 use crate::testing::assert_close;
 
+/// Of a file, by name.
+type Tensors = Vec<(String, Array)>;
+/// What the layers, by name, stand for: of each expert.
+type Numbers = Vec<(String, Vec<Array>)>;
+
 /// A layer as it is before it is packed.
 struct Codes {
     inputs: usize,
@@ -96,7 +101,7 @@ impl Codes {
 }
 
 /// Writes a checkpoint whose projections are packed, and returns what they stand for. `change` may spoil the tensors.
-fn written(dir: &Path, kind: &str, block: Value, change: &dyn Fn(&mut Vec<(String, Array)>)) -> Vec<(String, Vec<Array>)> {
+fn written(dir: &Path, kind: &str, block: Value, change: &dyn Fn(&mut Tensors)) -> Numbers {
     let model = random_model(kind);
     let bits = block["bits"].as_u64().unwrap() as u32;
     let group = block["group_size"].as_u64().unwrap() as usize;
@@ -188,7 +193,7 @@ fn their_codes_stand_for_the_same_numbers_here() {
 fn biases_of_zeros_that_the_model_does_not_have_are_left_out() {
     let block = || blocks()[1].clone();
     let bias = |value: f64| {
-        move |tensors: &mut Vec<(String, Array)>| {
+        move |tensors: &mut Tensors| {
             let bias = ops::full(&[128], value, Dtype::Float16).unwrap();
             tensors.push(("model.layers.0.self_attn.o_proj.bias".into(), bias));
         }
@@ -207,7 +212,7 @@ fn what_does_not_fit_is_named() {
     let gptq = || blocks()[1].clone();
     let layer = "model.layers.1.self_attn.k_proj";
     let spoil = |part: &'static str, spoilt: Option<Array>| {
-        move |tensors: &mut Vec<(String, Array)>| {
+        move |tensors: &mut Tensors| {
             let name = format!("{layer}.{part}");
             let at = tensors.iter().position(|(held, _)| *held == name).unwrap();
             match &spoilt {
@@ -218,7 +223,7 @@ fn what_does_not_fit_is_named() {
     };
     let ints = |shape: &[i32]| ops::zeros(shape, Dtype::Int32).unwrap();
     let order = Array::from_slice(&(0..128).map(|input| (input % 4) / 2).collect::<Vec<i32>>(), &[128]).unwrap();
-    type Change = Box<dyn Fn(&mut Vec<(String, Array)>)>;
+    type Change = Box<dyn Fn(&mut Tensors)>;
     let cases: Vec<(Value, Change, &str)> = vec![
         (gptq(), Box::new(spoil("g_idx", Some(order))), "desc_act"),
         (gptq(), Box::new(spoil("qzeros", None)), "k_proj.biases"),
