@@ -574,11 +574,11 @@ export interface CumulativeOptions {
 /** Where this thread places operations: `cpu` or `gpu`. */
 export declare function defaultDevice(): string
 
-/** r" Of `dequantize`. */
+/** Of `dequantize`. */
 export interface DequantizeOptions {
-  /** r" As it was packed. */
+  /** As it was packed. */
   globalScale?: ArrayHandle
-  /** r" Unless named that of the scales (affine) or bfloat16. */
+  /** Unless named that of the scales (affine) or bfloat16. */
   dtype?: DtypeName
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -691,15 +691,15 @@ export interface GatherMmOptions {
   sortedIndices?: boolean
 }
 
-/** r" Of `gatherQmm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
+/** Of `gatherQmm`. Indices count the flattened leading axes; absent ones stand for all matrices in order. */
 export interface GatherQmmOptions {
-  /** r" Which matrices of `x`. */
+  /** Which matrices of `x`. */
   lhsIndices?: ArrayHandle
-  /** r" Which matrices of `w`. */
+  /** Which matrices of `w`. */
   rhsIndices?: ArrayHandle
-  /** r" Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
+  /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean
-  /** r" Whether the indices ascend, which is faster. */
+  /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -709,19 +709,19 @@ export interface GatherQmmOptions {
   mode?: 'affine' | 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
-/** r" Of `gatherQqmm`. */
+/** Of `gatherQqmm`. */
 export interface GatherQqmmOptions {
-  /** r" Of a packed `w`; without them `w` is floating and packed on the way. */
+  /** Of a packed `w`; without them `w` is floating and packed on the way. */
   scales?: ArrayHandle
-  /** r" Which matrices of `x`. */
+  /** Which matrices of `x`. */
   lhsIndices?: ArrayHandle
-  /** r" Which matrices of `w`. */
+  /** Which matrices of `w`. */
   rhsIndices?: ArrayHandle
-  /** r" The largest absolute value of `x`; nvfp4 only. */
+  /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayHandle
-  /** r" The largest absolute value of `w`; nvfp4 only. */
+  /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayHandle
-  /** r" Whether the indices ascend, which is faster. */
+  /** Whether the indices ascend, which is faster. */
   sortedIndices?: boolean
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -834,7 +834,7 @@ export declare function inspectCheckpoint(dir: string): string
 /** Whether operations can be placed on a device. */
 export declare function isAvailable(device: string): boolean
 
-/** r" Of `istft`; as for `stft`, but that `onesided` is true unless told. */
+/** Of `istft`; as for `stft`, but that `onesided` is true unless told. */
 export interface IstftOptions {
   /** Samples from one stretch to the next, `nFft / 4` unless given. */
   hopLength?: number
@@ -844,7 +844,7 @@ export interface IstftOptions {
   window?: ArrayHandle
   /** Whether a stretch is centred at its place, for which the signal is padded by `nFft / 2` at both ends (true). */
   center?: boolean
-  /** r" The result is cut, or padded with zeros, to this many samples. */
+  /** The result is cut, or padded with zeros, to this many samples. */
   length?: number
   /** As for the other transforms. */
   norm?: 'backward' | 'ortho' | 'forward'
@@ -1073,13 +1073,13 @@ export interface PromptLookup {
   minNgramSize?: number
 }
 
-/** r" Of `qqmm`. */
+/** Of `qqmm`. */
 export interface QqmmOptions {
-  /** r" Of a packed `w`; without them `w` is floating and packed on the way. */
+  /** Of a packed `w`; without them `w` is floating and packed on the way. */
   scales?: ArrayHandle
-  /** r" The largest absolute value of `x`; nvfp4 only. */
+  /** The largest absolute value of `x`; nvfp4 only. */
   globalScaleX?: ArrayHandle
-  /** r" The largest absolute value of `w`; nvfp4 only. */
+  /** The largest absolute value of `w`; nvfp4 only. */
   globalScaleW?: ArrayHandle
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -1089,9 +1089,9 @@ export interface QqmmOptions {
   mode?: 'mxfp4' | 'mxfp8' | 'nvfp4'
 }
 
-/** r" Of `quantizedMatmul`. */
+/** Of `quantizedMatmul`. */
 export interface QuantizedMatmulOptions {
-  /** r" Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
+  /** Whether `x @ wᵀ` is wanted (default) instead of `x @ w`. */
   transpose?: boolean
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -1111,9 +1111,9 @@ export interface QuantizedWeight {
   biases?: ArrayHandle
 }
 
-/** r" Of `quantize`. */
+/** Of `quantize`. */
 export interface QuantizeOptions {
-  /** r" The largest absolute value of the tensor, one number; nvfp4 only. */
+  /** The largest absolute value of the tensor, one number; nvfp4 only. */
   globalScale?: ArrayHandle
   /** Elements that share a scale: 64 (affine: also 32 and 128), 32 (mxfp4, mxfp8) or 16 (nvfp4). */
   groupSize?: number
@@ -1266,7 +1266,7 @@ export interface SoftmaxOptions {
   precise?: boolean
 }
 
-/** r" Of `stft`. */
+/** Of `stft`. */
 export interface StftOptions {
   /** Samples from one stretch to the next, `nFft / 4` unless given. */
   hopLength?: number
@@ -1276,7 +1276,7 @@ export interface StftOptions {
   window?: ArrayHandle
   /** Whether a stretch is centred at its place, for which the signal is padded by `nFft / 2` at both ends (true). */
   center?: boolean
-  /** r" What the signal is padded with: itself in reverse (`reflect`, default), its ends (`edge`) or zeros (`constant`). */
+  /** What the signal is padded with: itself in reverse (`reflect`, default), its ends (`edge`) or zeros (`constant`). */
   padMode?: 'reflect' | 'edge' | 'constant'
   /** As for the other transforms. */
   norm?: 'backward' | 'ortho' | 'forward'
@@ -1463,42 +1463,42 @@ export declare namespace fast {
 }
 
 export declare namespace fft {
-  /** r" The transform of an axis (-1), cut or padded with zeros to size `n`: complex64. */
+  /** The transform of an axis (-1), cut or padded with zeros to size `n`: complex64. */
   export function fft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
-  /** r" The transform over two axes (the last), cut or padded with zeros to sizes `s`: complex64. */
+  /** The transform over two axes (the last), cut or padded with zeros to sizes `s`: complex64. */
   export function fft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** The frequencies of `fft` of `n` samples that lie `d` (1) apart, `[n]`. */
   export function fftfreq(n: number, d?: number | undefined | null): ArrayHandle
-  /** r" The transform over axes (all, or the last `s.length`), cut or padded with zeros to sizes `s`: complex64. */
+  /** The transform over axes (all, or the last `s.length`), cut or padded with zeros to sizes `s`: complex64. */
   export function fftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** Frequency 0 to the middle of the axes (all). */
   export function fftshift(x: ArrayHandle, axes?: Array<number> | undefined | null): ArrayHandle
-  /** r" The inverse of `fft`: complex64. */
+  /** The inverse of `fft`: complex64. */
   export function ifft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
-  /** r" The inverse of `fft2`: complex64. */
+  /** The inverse of `fft2`: complex64. */
   export function ifft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
-  /** r" The inverse of `fftn`: complex64. */
+  /** The inverse of `fftn`: complex64. */
   export function ifftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** The inverse of `fftshift`. */
   export function ifftshift(x: ArrayHandle, axes?: Array<number> | undefined | null): ArrayHandle
-  /** r" The inverse of `rfft`: `n` real numbers, `2 (m - 1)` for `m` frequencies unless given. */
+  /** The inverse of `rfft`: `n` real numbers, `2 (m - 1)` for `m` frequencies unless given. */
   export function irfft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
-  /** r" The inverse of `rfft2`: real numbers. */
+  /** The inverse of `rfft2`: real numbers. */
   export function irfft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
-  /** r" The inverse of `rfftn`: real numbers. */
+  /** The inverse of `rfftn`: real numbers. */
   export function irfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /**
    * The inverse of `stft`: `[.., frequencies, stretches]` to float32 `[.., samples]`. `nFft` is `2 (frequencies - 1)` (all frequencies where these are
    * not one-sided) unless given.
    */
   export function istft(x: ArrayHandle, nFft: number | undefined | null, options: IstftOptions): ArrayHandle
-  /** r" The transform of real numbers: only the `n / 2 + 1` frequencies from 0 on. */
+  /** The transform of real numbers: only the `n / 2 + 1` frequencies from 0 on. */
   export function rfft(x: ArrayHandle, n: number | undefined | null, axis: number | undefined | null, options: FftOptions): ArrayHandle
-  /** r" `fft2` of real numbers: of the last axis only the frequencies from 0 on. */
+  /** `fft2` of real numbers: of the last axis only the frequencies from 0 on. */
   export function rfft2(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** The frequencies of `rfft` of `n` samples that lie `d` (1) apart, `[n / 2 + 1]`. */
   export function rfftfreq(n: number, d?: number | undefined | null): ArrayHandle
-  /** r" `fftn` of real numbers: of the last axis only the frequencies from 0 on. */
+  /** `fftn` of real numbers: of the last axis only the frequencies from 0 on. */
   export function rfftn(x: ArrayHandle, s: Array<number> | undefined | null, axes: Array<number> | undefined | null, options: FftOptions): ArrayHandle
   /** The short-time transform: of overlapping stretches of `nFft` (2048) samples of the last axis, complex64 `[.., frequencies, stretches]`. */
   export function stft(x: ArrayHandle, nFft: number | undefined | null, options: StftOptions): ArrayHandle
@@ -1547,41 +1547,41 @@ export declare namespace io {
 }
 
 export declare namespace linalg {
-  /** r" `L` with `L Lᵀ = x` for a symmetric positive definite `x`, or with `upper` `U` with `Uᵀ U = x`; NaN where there is none. */
+  /** `L` with `L Lᵀ = x` for a symmetric positive definite `x`, or with `upper` `U` with `Uᵀ U = x`; NaN where there is none. */
   export function cholesky(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
-  /** r" The inverse of `L Lᵀ` (`Uᵀ U` with `upper`) from a Cholesky factor. */
+  /** The inverse of `L Lᵀ` (`Uᵀ U` with `upper`) from a Cholesky factor. */
   export function choleskyInv(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
   /** Cross products of vectors with 2 or 3 elements along an axis (-1). */
   export function cross(x: ArrayHandle, y: ArrayHandle, axis?: number | undefined | null): ArrayHandle
-  /** r" The determinant. */
+  /** The determinant. */
   export function det(x: ArrayHandle): ArrayHandle
   /**
-   * r" `[values, vectors]` of general matrices, complex64, vectors in columns. NaN or infinite elements give NaN, here and in the
-   * r" other decompositions.
+   * `[values, vectors]` of general matrices, complex64, vectors in columns. NaN or infinite elements give NaN, here and in the
+   * other decompositions.
    */
   export function eig(x: ArrayHandle): [ArrayHandle, ArrayHandle]
   /** `[values, vectors]` of symmetric matrices, values ascending, vectors in columns; `uplo` names the half that is read, `L` or `U`. */
   export function eigh(x: ArrayHandle, uplo?: string | undefined | null): [ArrayHandle, ArrayHandle]
-  /** r" Eigenvalues `[.., N]` of general matrices, complex64. */
+  /** Eigenvalues `[.., N]` of general matrices, complex64. */
   export function eigvals(x: ArrayHandle): ArrayHandle
   /** Eigenvalues of symmetric matrices, ascending; `uplo` names the half that is read, `L` or `U`. */
   export function eigvalsh(x: ArrayHandle, uplo?: string | undefined | null): ArrayHandle
-  /** r" The inverse. A singular matrix is an error when the result is evaluated. */
+  /** The inverse. A singular matrix is an error when the result is evaluated. */
   export function inv(x: ArrayHandle): ArrayHandle
   /** `[p, l, u]`: row indices (uint32) and triangles with `x = l[p] @ u`. */
   export function lu(x: ArrayHandle): [ArrayHandle, ArrayHandle, ArrayHandle]
-  /** r" `[lu, pivots]` in LAPACK's compact form. */
+  /** `[lu, pivots]` in LAPACK's compact form. */
   export function luFactor(x: ArrayHandle): [ArrayHandle, ArrayHandle]
   /**
    * A norm over one axis (vectors) or two (matrices), or of the whole array. `ord` is the p of vectors (2; 0 counts), of matrices
    * 1, -1, 2, -2, `Infinity`, `-Infinity`, `'fro'` (default) or `'nuc'`.
    */
   export function norm(x: ArrayHandle, ord?: number | string | undefined | null, axis?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** r" The Moore-Penrose pseudo-inverse. NaN or infinite elements give NaN. */
+  /** The Moore-Penrose pseudo-inverse. NaN or infinite elements give NaN. */
   export function pinv(x: ArrayHandle): ArrayHandle
-  /** r" `[q, r]`: orthonormal columns and an upper triangle with `q @ r = x`. */
+  /** `[q, r]`: orthonormal columns and an upper triangle with `q @ r = x`. */
   export function qr(x: ArrayHandle): [ArrayHandle, ArrayHandle]
-  /** r" `[sign, logabsdet]` of the determinant. */
+  /** `[sign, logabsdet]` of the determinant. */
   export function slogdet(x: ArrayHandle): [ArrayHandle, ArrayHandle]
   /** The solution of `matrix @ x = b` for `b` `[.., N]` or `[.., N, K]`. A singular matrix is an error when the result is evaluated. */
   export function solve(matrix: ArrayHandle, b: ArrayHandle): ArrayHandle
@@ -1589,9 +1589,9 @@ export declare namespace linalg {
   export function solveTriangular(matrix: ArrayHandle, b: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
   /** `[u, s, vt]` with `u diag(s) vt = x`: `u` and `vt` square, `s` descending. */
   export function svd(x: ArrayHandle): [ArrayHandle, ArrayHandle, ArrayHandle]
-  /** r" Singular values `[.., min(M, N)]`, descending. */
+  /** Singular values `[.., min(M, N)]`, descending. */
   export function svdvals(x: ArrayHandle): ArrayHandle
-  /** r" The inverse of a triangular matrix. */
+  /** The inverse of a triangular matrix. */
   export function triInv(x: ArrayHandle, upper?: boolean | undefined | null): ArrayHandle
 }
 
@@ -1625,7 +1625,7 @@ export declare namespace nn {
   export function bilinear(x1: ArrayHandle, x2: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): ArrayHandle
   /** Binary cross entropy of logits or probabilities. */
   export function binaryCrossEntropy(inputs: ArrayHandle, targets: ArrayHandle, weights: ArrayHandle | undefined | null, withLogits: boolean, reduction: string): ArrayHandle
-  /** r" `max(x, 0) + min(0, alpha · (e^(x / alpha) - 1))` (1). */
+  /** `max(x, 0) + min(0, alpha · (e^(x / alpha) - 1))` (1). */
   export function celu(x: ArrayHandle, alpha?: number | undefined | null): ArrayHandle
   /** Convolution of `x` `[N, .., C]`. */
   export function conv(x: ArrayHandle, weight: ArrayHandle, bias: ArrayHandle | undefined | null, stride: Array<number>, padding: Array<number>, dilation: Array<number>, groups: number): ArrayHandle
@@ -1637,7 +1637,7 @@ export declare namespace nn {
   export function crossEntropy(logits: ArrayHandle, targets: ArrayHandle, weights: ArrayHandle | undefined | null, axis: number, labelSmoothing: number, reduction: string): ArrayHandle
   /** Each element 0 with probability `p`, else divided by `1 - p`; a mask of another shape is broadcast. */
   export function dropout(x: ArrayHandle, p: number, key: RandomKey): ArrayHandle
-  /** r" `x` where positive, else `alpha · (e^x - 1)` (1). */
+  /** `x` where positive, else `alpha · (e^x - 1)` (1). */
   export function elu(x: ArrayHandle, alpha?: number | undefined | null): ArrayHandle
   /** The rows of `weight` that `indices` name. */
   export function embedding(indices: ArrayHandle, weight: ArrayHandle): ArrayHandle
@@ -1645,19 +1645,19 @@ export declare namespace nn {
   export function gaussianNllLoss(inputs: ArrayHandle, targets: ArrayHandle, variances: ArrayHandle, full: boolean, eps: number, reduction: string): ArrayHandle
   /** Gaussian error linear unit: exact ('none'), through tanh ('precise' or 'tanh'), or through the sigmoid ('fast'). */
   export function gelu(x: ArrayHandle, approx?: 'none' | 'precise' | 'tanh' | 'fast'): ArrayHandle
-  /** r" The first half of an axis (-1) times the sigmoid of the second. */
+  /** The first half of an axis (-1) times the sigmoid of the second. */
   export function glu(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
   /** `x` `[N, .., C]` normalised over groups of features and all positions. */
   export function groupNorm(x: ArrayHandle, groups: number, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number, pytorchCompatible: boolean): ArrayHandle
   /** The hidden states of a gated recurrent unit. */
   export function gru(x: ArrayHandle, inputWeight: ArrayHandle, hiddenWeight: ArrayHandle, bias?: ArrayHandle | undefined | null, newBias?: ArrayHandle | undefined | null, hidden?: ArrayHandle | undefined | null): ArrayHandle
-  /** r" `x` where `|x| > lambda` (0.5), else 0. */
+  /** `x` where `|x| > lambda` (0.5), else 0. */
   export function hardShrink(x: ArrayHandle, lambda?: number | undefined | null): ArrayHandle
-  /** r" `x · min(max(x + 3, 0), 6) / 6`. */
+  /** `x · min(max(x + 3, 0), 6) / 6`. */
   export function hardswish(x: ArrayHandle): ArrayHandle
   /** `min(max(x, low), high)`, between -1 and 1. */
   export function hardTanh(x: ArrayHandle, low?: number | undefined | null, high?: number | undefined | null): ArrayHandle
-  /** r" `max(1 - input · target, 0)`. */
+  /** `max(1 - input · target, 0)`. */
   export function hingeLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
   /** Squared below `delta`, linear above. */
   export function huberLoss(inputs: ArrayHandle, targets: ArrayHandle, delta: number, reduction: string): ArrayHandle
@@ -1665,19 +1665,19 @@ export declare namespace nn {
   export function instanceNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
   /** Kullback-Leibler divergence of log-probabilities. */
   export function klDivLoss(inputs: ArrayHandle, targets: ArrayHandle, axis: number, reduction: string): ArrayHandle
-  /** r" `|input - target|`. */
+  /** `|input - target|`. */
   export function l1Loss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
   /** `(x - mean) / √(variance + eps) · weight + bias` over the last axis. */
   export function layerNorm(x: ArrayHandle, weight: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, eps: number): ArrayHandle
-  /** r" `x` where positive, else `negativeSlope · x` (0.01). */
+  /** `x` where positive, else `negativeSlope · x` (0.01). */
   export function leakyRelu(x: ArrayHandle, negativeSlope?: number | undefined | null): ArrayHandle
   /** `x Wᵀ + b` with a weight `[out, in]`. */
   export function linear(x: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): ArrayHandle
-  /** r" `log cosh(input - target)`. */
+  /** `log cosh(input - target)`. */
   export function logCoshLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
-  /** r" `log(sigmoid(x))`. */
+  /** `log(sigmoid(x))`. */
   export function logSigmoid(x: ArrayHandle): ArrayHandle
-  /** r" `x - log Σ e^x` over an axis (-1). */
+  /** `x - log Σ e^x` over an axis (-1). */
   export function logSoftmax(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
   /** A linear layer's output `y` of `x`, corrected by `scale · x Aᵀ Bᵀ`, with factors `[rank, in]` and `[out, rank]`. */
   export function loraCorrect(x: ArrayHandle, y: ArrayHandle, loraA: ArrayHandle, loraB: ArrayHandle, scale: number): ArrayHandle
@@ -1689,9 +1689,9 @@ export declare namespace nn {
   export function marginRankingLoss(inputs1: ArrayHandle, inputs2: ArrayHandle, targets: ArrayHandle, margin: number, reduction: string): ArrayHandle
   /** The largest element of each window of `x` `[N, .., C]`. */
   export function maxPool(x: ArrayHandle, kernelSize: Array<number>, stride: Array<number>, padding: Array<number>): ArrayHandle
-  /** r" `x · tanh(softplus(x))`. */
+  /** `x · tanh(softplus(x))`. */
   export function mish(x: ArrayHandle): ArrayHandle
-  /** r" `(input - target)²`. */
+  /** `(input - target)²`. */
   export function mseLoss(inputs: ArrayHandle, targets: ArrayHandle, reduction: string): ArrayHandle
   /** Minus the log-probability of each target. */
   export function nllLoss(inputs: ArrayHandle, targets: ArrayHandle, axis: number, reduction: string): ArrayHandle
@@ -1707,17 +1707,17 @@ export declare namespace nn {
   export function quantizedSwitchLinear(x: ArrayHandle, weight: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, bias: ArrayHandle | undefined | null, indices: ArrayHandle, groupSize: number, bits: number, mode: string, sorted: boolean): ArrayHandle
   /** The input's part of a recurrent layer at each time. */
   export function recurrentInputs(x: ArrayHandle, weight: ArrayHandle, bias?: ArrayHandle | undefined | null): Array<ArrayHandle>
-  /** r" `max(x, 0)`. */
+  /** `max(x, 0)`. */
   export function relu(x: ArrayHandle): ArrayHandle
-  /** r" `max(x, 0)²`. */
+  /** `max(x, 0)²`. */
   export function relu2(x: ArrayHandle): ArrayHandle
-  /** r" `min(max(x, 0), 6)`. */
+  /** `min(max(x, 0), 6)`. */
   export function relu6(x: ArrayHandle): ArrayHandle
   /** Rows `[N · k, 1, out]` in the order of `sortTokens` to `[.., k, out]` in that of the tokens. */
   export function restoreTokens(y: ArrayHandle, places: ArrayHandle, shape: Array<number>): ArrayHandle
   /** `x / √(mean(x²) + eps) · weight` over the last axis. */
   export function rmsNorm(x: ArrayHandle, weight: ArrayHandle, eps: number): ArrayHandle
-  /** r" ELU with the constants of self-normalising networks. */
+  /** ELU with the constants of self-normalising networks. */
   export function selu(x: ArrayHandle): ArrayHandle
   /** Sines and cosines of `x` times each frequency, in a new last axis. */
   export function sinusoidal(x: ArrayHandle, frequencies: ArrayHandle, scale: number, cosFirst: boolean): ArrayHandle
@@ -1725,19 +1725,19 @@ export declare namespace nn {
   export function sinusoidalFrequencies(dims: number, minFreq: number, maxFreq: number, fullTurns: boolean): ArrayHandle
   /** Squared below `beta`, linear above. */
   export function smoothL1Loss(inputs: ArrayHandle, targets: ArrayHandle, beta: number, reduction: string): ArrayHandle
-  /** r" Softmax of `-x` over an axis (-1). */
+  /** Softmax of `-x` over an axis (-1). */
   export function softmin(x: ArrayHandle, axis?: number | undefined | null): ArrayHandle
-  /** r" `log(1 + e^x)`. */
+  /** `log(1 + e^x)`. */
   export function softplus(x: ArrayHandle): ArrayHandle
-  /** r" `x` moved by `lambda` (0.5) towards 0, and 0 in between. */
+  /** `x` moved by `lambda` (0.5) towards 0, and 0 in between. */
   export function softshrink(x: ArrayHandle, lambda?: number | undefined | null): ArrayHandle
-  /** r" `x / (1 + |x|)`. */
+  /** `x / (1 + |x|)`. */
   export function softsign(x: ArrayHandle): ArrayHandle
   /** Tokens `[.., in]` in the order of their experts `[.., k]`: rows `[N · k, 1, in]`, experts, and the place of each pair. */
   export function sortTokens(x: ArrayHandle, indices: ArrayHandle): Array<ArrayHandle>
   /** Normal numbers, of which each row loses a share to zeros at random places. */
   export function sparse(shape: Array<number>, sparsity: number, mean: number, std: number, dtype: DtypeName, key: RandomKey): ArrayHandle
-  /** r" 1 where `x >= threshold` (0), else 0, as int32. */
+  /** 1 where `x >= threshold` (0), else 0, as int32. */
   export function step(x: ArrayHandle, threshold?: number | undefined | null): ArrayHandle
   /** `silu(gate) · x`. */
   export function swiglu(gate: ArrayHandle, x: ArrayHandle): ArrayHandle
@@ -1750,36 +1750,36 @@ export declare namespace nn {
 }
 
 export declare namespace ops {
-  /** r" The absolute value; of complex numbers the modulus. */
+  /** The absolute value; of complex numbers the modulus. */
   export function abs(a: ArrayHandle): ArrayHandle
-  /** r" `a + b`, broadcast. */
+  /** `a + b`, broadcast. */
   export function add(a: Operand, b: Operand): ArrayHandle
   /** `alpha · a @ b + beta · c`, with `c` broadcast to the product. */
   export function addmm(c: ArrayHandle, a: ArrayHandle, b: ArrayHandle, options: AddmmOptions): ArrayHandle
-  /** r" Whether all elements are true, over the given axes or all of them. */
+  /** Whether all elements are true, over the given axes or all of them. */
   export function all(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Whether `isclose` holds everywhere (bool scalar). */
   export function allclose(a: Operand, b: Operand, rtol?: number | undefined | null, atol?: number | undefined | null, options?: CloseOptions | undefined | null): ArrayHandle
-  /** r" Whether any element is true, over the given axes or all of them. */
+  /** Whether any element is true, over the given axes or all of them. */
   export function any(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /**
    * `[start, stop)` in steps (1); `arange(stop)` starts at 0. Whole numbers give int32, or int64 where they need it, others float32,
    * unless a dtype is named.
    */
   export function arange(start: number, stop?: number | undefined | null, step?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
-  /** r" The inverse cosine, in radians. */
+  /** The inverse cosine, in radians. */
   export function arccos(a: ArrayHandle): ArrayHandle
-  /** r" The inverse hyperbolic cosine. */
+  /** The inverse hyperbolic cosine. */
   export function arccosh(a: ArrayHandle): ArrayHandle
-  /** r" The inverse sine, in radians. */
+  /** The inverse sine, in radians. */
   export function arcsin(a: ArrayHandle): ArrayHandle
-  /** r" The inverse hyperbolic sine. */
+  /** The inverse hyperbolic sine. */
   export function arcsinh(a: ArrayHandle): ArrayHandle
-  /** r" The inverse tangent, in radians. */
+  /** The inverse tangent, in radians. */
   export function arctan(a: ArrayHandle): ArrayHandle
-  /** r" The angle (radians, -π to π) of the point with the ordinate `a` and the abscissa `b`. */
+  /** The angle (radians, -π to π) of the point with the ordinate `a` and the abscissa `b`. */
   export function arctan2(a: Operand, b: Operand): ArrayHandle
-  /** r" The inverse hyperbolic tangent. */
+  /** The inverse hyperbolic tangent. */
   export function arctanh(a: ArrayHandle): ArrayHandle
   /** The index (uint32) of the largest value along an axis, or of all elements in row-major order; the first of equals. */
   export function argmax(a: ArrayHandle, axis?: number | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
@@ -1804,17 +1804,17 @@ export declare namespace ops {
   export function atleast2d(a: ArrayHandle): ArrayHandle
   /** With three axes at least: a vector becomes `[1, n, 1]`, a matrix `[m, n, 1]`. */
   export function atleast3d(a: ArrayHandle): ArrayHandle
-  /** r" The Bartlett window of `count` points, a triangle: `1 - |2n / (count - 1) - 1|`; float32. */
+  /** The Bartlett window of `count` points, a triangle: `1 - |2n / (count - 1) - 1|`; float32. */
   export function bartlett(count: number): ArrayHandle
-  /** r" The bits that both have, broadcast. */
+  /** The bits that both have, broadcast. */
   export function bitwiseAnd(a: Operand, b: Operand): ArrayHandle
-  /** r" All bits flipped. */
+  /** All bits flipped. */
   export function bitwiseInvert(a: ArrayHandle): ArrayHandle
-  /** r" The bits that one has, broadcast. */
+  /** The bits that one has, broadcast. */
   export function bitwiseOr(a: Operand, b: Operand): ArrayHandle
-  /** r" The bits that exactly one has, broadcast. */
+  /** The bits that exactly one has, broadcast. */
   export function bitwiseXor(a: Operand, b: Operand): ArrayHandle
-  /** r" The Blackman window of `count` points: `0.42 - 0.5 cos(2πn / (count - 1)) + 0.08 cos(4πn / (count - 1))`; float32. */
+  /** The Blackman window of `count` points: `0.42 - 0.5 cos(2πn / (count - 1)) + 0.08 cos(4πn / (count - 1))`; float32. */
   export function blackman(count: number): ArrayHandle
   /** `a @ b` in square blocks, of which masks leave some out. */
   export function blockMaskedMm(a: ArrayHandle, b: ArrayHandle, options: BlockMaskedMmOptions): ArrayHandle
@@ -1824,7 +1824,7 @@ export declare namespace ops {
   export function broadcastShapes(shapes: Array<Array<number>>): Array<number>
   /** Repeated along axes of size 1 and new leading axes, without a copy. */
   export function broadcastTo(a: ArrayHandle, shape: number | Array<number>): ArrayHandle
-  /** r" Rounded up. */
+  /** Rounded up. */
   export function ceil(a: ArrayHandle): ArrayHandle
   /** Values below `aMin` and above `aMax` become the bound; null leaves that side open. The bounds are broadcast. */
   export function clip(a: ArrayHandle, aMin?: ArrayHandle | undefined | null, aMax?: ArrayHandle | undefined | null): ArrayHandle
@@ -1832,7 +1832,7 @@ export declare namespace ops {
   export function concatenate(arrays: Array<ArrayHandle>, axis: FlatAxis): ArrayHandle
   /** The complex conjugate. */
   export function conj(a: ArrayHandle): ArrayHandle
-  /** r" The complex conjugate. */
+  /** The complex conjugate. */
   export function conjugate(a: ArrayHandle): ArrayHandle
   /** The same elements in row-major order in memory; no copy where they already are. */
   export function contiguous(a: ArrayHandle): ArrayHandle
@@ -1855,21 +1855,21 @@ export declare namespace ops {
   export function convTranspose2d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
   /** The gradient of `conv3d` with respect to its input: `[N, D, H, W, C_in]` to `[N, D', H', W', C_out]`. */
   export function convTranspose3d(input: ArrayHandle, weight: ArrayHandle, options: ConvTransposeOptions): ArrayHandle
-  /** r" The cosine of an angle in radians. */
+  /** The cosine of an angle in radians. */
   export function cos(a: ArrayHandle): ArrayHandle
-  /** r" The hyperbolic cosine. */
+  /** The hyperbolic cosine. */
   export function cosh(a: ArrayHandle): ArrayHandle
-  /** r" The number (int32) of elements that are not 0, over the given axes, or all of them. */
+  /** The number (int32) of elements that are not 0, over the given axes, or all of them. */
   export function countNonzero(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** r" The largest value so far along an axis, or of the elements in row-major order. */
+  /** The largest value so far along an axis, or of the elements in row-major order. */
   export function cummax(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
-  /** r" The smallest value so far along an axis, or of the elements in row-major order. */
+  /** The smallest value so far along an axis, or of the elements in row-major order. */
   export function cummin(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
-  /** r" The running product along an axis, or of the elements in row-major order. */
+  /** The running product along an axis, or of the elements in row-major order. */
   export function cumprod(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
-  /** r" The running sum along an axis, or of the elements in row-major order. */
+  /** The running sum along an axis, or of the elements in row-major order. */
   export function cumsum(a: ArrayHandle, axis?: number | undefined | null, options?: CumulativeOptions | undefined | null): ArrayHandle
-  /** r" Radians in degrees. */
+  /** Radians in degrees. */
   export function degrees(a: ArrayHandle): ArrayHandle
   /** The same arrays, computed only after `dependencies`: for effects that must come first. */
   export function depends(inputs: Array<ArrayHandle>, dependencies: Array<ArrayHandle>): Array<ArrayHandle>
@@ -1881,23 +1881,23 @@ export declare namespace ops {
   export function diagonal(a: ArrayHandle, offset?: number | undefined | null, axis1?: number | undefined | null, axis2?: number | undefined | null): ArrayHandle
   /** The `n`-th (1) difference of neighbours along an axis (-1), which becomes shorter by `n`. */
   export function diff(a: ArrayHandle, n?: number | undefined | null, axis?: number | undefined | null): ArrayHandle
-  /** r" `a / b`, broadcast; integers give float32. */
+  /** `a / b`, broadcast; integers give float32. */
   export function divide(a: Operand, b: Operand): ArrayHandle
   /** `[floorDivide(a, b), remainder(a, b)]`. */
   export function divmod(a: Operand, b: Operand): [ArrayHandle, ArrayHandle]
   /** Sums of products in Einstein's notation: `einsum('bij,bjk->bik', a, b)`. */
   export function einsum(subscripts: string, factors: Array<ArrayHandle>): ArrayHandle
-  /** r" Where `a = b` (bool), broadcast. */
+  /** Where `a = b` (bool), broadcast. */
   export function equal(a: Operand, b: Operand): ArrayHandle
-  /** r" The error function. */
+  /** The error function. */
   export function erf(a: ArrayHandle): ArrayHandle
-  /** r" The inverse of the error function. */
+  /** The inverse of the error function. */
   export function erfinv(a: ArrayHandle): ArrayHandle
-  /** r" `e` to the power of `a`. */
+  /** `e` to the power of `a`. */
   export function exp(a: ArrayHandle): ArrayHandle
   /** New axes of size 1, at these places of the result. */
   export function expandDims(a: ArrayHandle, axes: number | Array<number>): ArrayHandle
-  /** r" `exp(a) - 1`, exact near 0. */
+  /** `exp(a) - 1`, exact near 0. */
   export function expm1(a: ArrayHandle): ArrayHandle
   /** Ones on the `k`-th diagonal (0) of an `n` by `m` (`n`) matrix, float32 unless named; 0 elsewhere. */
   export function eye(n: number, m?: number | undefined | null, k?: number | undefined | null, dtype?: DtypeName | undefined | null): ArrayHandle
@@ -1905,9 +1905,9 @@ export declare namespace ops {
   export function flatten(a: ArrayHandle, startAxis?: number | undefined | null, endAxis?: number | undefined | null): ArrayHandle
   /** Elements in reverse order along the given axes, or all of them. */
   export function flip(a: ArrayHandle, axes?: number | Array<number> | undefined | null): ArrayHandle
-  /** r" Rounded down. */
+  /** Rounded down. */
   export function floor(a: ArrayHandle): ArrayHandle
-  /** r" `a / b` rounded down, broadcast. Integers divided by 0 give 0. */
+  /** `a / b` rounded down, broadcast. Integers divided by 0 give 0. */
   export function floorDivide(a: Operand, b: Operand): ArrayHandle
   /** The numbers of 8-bit floats (e4m3, uint8), bfloat16 unless named. */
   export function fromFp8(a: ArrayHandle, dtype?: DtypeName | undefined | null): ArrayHandle
@@ -1930,67 +1930,67 @@ export declare namespace ops {
   export function gatherQmm(x: ArrayHandle, w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: GatherQmmOptions): ArrayHandle
   /** `qqmm` of chosen matrices of `x` with chosen ones of `w`. On a GPU. */
   export function gatherQqmm(x: ArrayHandle, w: ArrayHandle, options: GatherQqmmOptions): ArrayHandle
-  /** r" Where `a > b` (bool), broadcast. */
+  /** Where `a > b` (bool), broadcast. */
   export function greater(a: Operand, b: Operand): ArrayHandle
-  /** r" Where `a ≥ b` (bool), broadcast. */
+  /** Where `a ≥ b` (bool), broadcast. */
   export function greaterEqual(a: Operand, b: Operand): ArrayHandle
   /** The Walsh-Hadamard transform of the last axis, whose size is `2^k` times 1, 12, 20 or 28, times `scale` (`1 / √size`). */
   export function hadamardTransform(a: ArrayHandle, scale?: number | undefined | null): ArrayHandle
-  /** r" The Hamming window of `count` points: `0.54 - 0.46 cos(2πn / (count - 1))`; float32. */
+  /** The Hamming window of `count` points: `0.54 - 0.46 cos(2πn / (count - 1))`; float32. */
   export function hamming(count: number): ArrayHandle
-  /** r" The Hann window of `count` points: `0.5 - 0.5 cos(2πn / (count - 1))`; float32. */
+  /** The Hann window of `count` points: `0.5 - 0.5 cos(2πn / (count - 1))`; float32. */
   export function hanning(count: number): ArrayHandle
   /** The identity matrix `[n, n]`, float32 unless named. */
   export function identity(n: number, dtype?: DtypeName | undefined | null): ArrayHandle
-  /** r" The imaginary part. */
+  /** The imaginary part. */
   export function imag(a: ArrayHandle): ArrayHandle
   /** Sums of products over the last axes of both: `[.., K]` and `[.., K]` to the leading axes of one, then of the other. */
   export function inner(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** Where `|a - b| ≤ atol + rtol · |b|` (bool), broadcast; `rtol` is 1e-5 and `atol` 1e-8 unless given. */
   export function isclose(a: Operand, b: Operand, rtol?: number | undefined | null, atol?: number | undefined | null, options?: CloseOptions | undefined | null): ArrayHandle
-  /** r" Where `a` is neither infinite nor NaN (bool). */
+  /** Where `a` is neither infinite nor NaN (bool). */
   export function isfinite(a: ArrayHandle): ArrayHandle
-  /** r" Where `a` is infinite (bool). */
+  /** Where `a` is infinite (bool). */
   export function isinf(a: ArrayHandle): ArrayHandle
-  /** r" Where `a` is NaN (bool). */
+  /** Where `a` is NaN (bool). */
   export function isnan(a: ArrayHandle): ArrayHandle
-  /** r" Where `a` is negative infinity (bool). */
+  /** Where `a` is negative infinity (bool). */
   export function isneginf(a: ArrayHandle): ArrayHandle
-  /** r" Where `a` is positive infinity (bool). */
+  /** Where `a` is positive infinity (bool). */
   export function isposinf(a: ArrayHandle): ArrayHandle
   /** The Kronecker product: `b` times each element of `a`, in blocks. */
   export function kron(a: ArrayHandle, b: ArrayHandle): ArrayHandle
-  /** r" Bits moved up by `b` places, broadcast; by less than 0 or by the width and more the result is not defined. */
+  /** Bits moved up by `b` places, broadcast; by less than 0 or by the width and more the result is not defined. */
   export function leftShift(a: Operand, b: Operand): ArrayHandle
-  /** r" Where `a < b` (bool), broadcast. */
+  /** Where `a < b` (bool), broadcast. */
   export function less(a: Operand, b: Operand): ArrayHandle
-  /** r" Where `a ≤ b` (bool), broadcast. */
+  /** Where `a ≤ b` (bool), broadcast. */
   export function lessEqual(a: Operand, b: Operand): ArrayHandle
   /** `num` (50) values from `start` to `stop`, evenly spaced. */
   export function linspace(start: number, stop: number, num?: number | undefined | null, options?: LinspaceOptions | undefined | null): ArrayHandle
-  /** r" The natural logarithm. */
+  /** The natural logarithm. */
   export function log(a: ArrayHandle): ArrayHandle
-  /** r" The logarithm to base 10. */
+  /** The logarithm to base 10. */
   export function log10(a: ArrayHandle): ArrayHandle
   /** `log(1 + a)`, exact near 0. */
   export function log1p(a: ArrayHandle): ArrayHandle
-  /** r" The logarithm to base 2. */
+  /** The logarithm to base 2. */
   export function log2(a: ArrayHandle): ArrayHandle
-  /** r" `log(exp(a) + exp(b))`, broadcast. */
+  /** `log(exp(a) + exp(b))`, broadcast. */
   export function logaddexp(a: Operand, b: Operand): ArrayHandle
-  /** r" The logarithm of the running sum of exponentials along an axis, or of the elements in row-major order. */
+  /** The logarithm of the running sum of exponentials along an axis, or of the elements in row-major order. */
   export function logcumsumexp(a: ArrayHandle, axis?: number | undefined | null, options?: ScanOptions | undefined | null): ArrayHandle
-  /** r" Where both are not 0 (bool), broadcast. */
+  /** Where both are not 0 (bool), broadcast. */
   export function logicalAnd(a: Operand, b: Operand): ArrayHandle
-  /** r" Where `a` is 0 (bool). */
+  /** Where `a` is 0 (bool). */
   export function logicalNot(a: ArrayHandle): ArrayHandle
-  /** r" Where one is not 0 (bool), broadcast. */
+  /** Where one is not 0 (bool), broadcast. */
   export function logicalOr(a: Operand, b: Operand): ArrayHandle
-  /** r" Where exactly one is not 0 (bool), broadcast. */
+  /** Where exactly one is not 0 (bool), broadcast. */
   export function logicalXor(a: Operand, b: Operand): ArrayHandle
   /** `a - logsumexp(a)` over an axis (-1). */
   export function logSoftmax(a: ArrayHandle, axis?: number | undefined | null): ArrayHandle
-  /** r" `log(sum(exp(a)))` over the given axes, or all of them. */
+  /** `log(sum(exp(a)))` over the given axes, or all of them. */
   export function logsumexp(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /**
    * A copy in which the elements where `mask` (bool, of the shape of `a` or of its first axes) holds are, in row-major order, those
@@ -2001,31 +2001,31 @@ export declare namespace ops {
   export function matmul(a: ArrayHandle, b: ArrayHandle): ArrayHandle
   /** The last two axes exchanged. */
   export function matrixTranspose(a: ArrayHandle): ArrayHandle
-  /** r" The largest value over the given axes, or all of them. */
+  /** The largest value over the given axes, or all of them. */
   export function max(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** r" The larger of two values, broadcast; NaN if one is. */
+  /** The larger of two values, broadcast; NaN if one is. */
   export function maximum(a: Operand, b: Operand): ArrayHandle
-  /** r" The mean over the given axes, or all of them. */
+  /** The mean over the given axes, or all of them. */
   export function mean(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** r" The middle value, or the mean of the two in the middle, over the given axes, or all of them. */
+  /** The middle value, or the mean of the two in the middle, over the given axes, or all of them. */
   export function median(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Coordinate arrays of several vectors: one axis for each. */
   export function meshgrid(arrays: Array<ArrayHandle>, options?: MeshgridOptions | undefined | null): Array<ArrayHandle>
-  /** r" The smallest value over the given axes, or all of them. */
+  /** The smallest value over the given axes, or all of them. */
   export function min(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
-  /** r" The smaller of two values, broadcast; NaN if one is. */
+  /** The smaller of two values, broadcast; NaN if one is. */
   export function minimum(a: Operand, b: Operand): ArrayHandle
   /** `[min, max]` over the given axes, or all of them. */
   export function minmax(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): [ArrayHandle, ArrayHandle]
   /** One axis moved to another place, the others in their order. */
   export function moveaxis(a: ArrayHandle, source: number, destination: number): ArrayHandle
-  /** r" `a · b` element by element, broadcast. */
+  /** `a · b` element by element, broadcast. */
   export function multiply(a: Operand, b: Operand): ArrayHandle
   /** NaN becomes `nan` (0), the infinities `posinf` and `neginf` (the largest and smallest number of the dtype). */
   export function nanToNum(a: ArrayHandle, nan?: number | undefined | null, posinf?: number | undefined | null, neginf?: number | undefined | null): ArrayHandle
-  /** r" `-a`. */
+  /** `-a`. */
   export function negative(a: ArrayHandle): ArrayHandle
-  /** r" Where `a ≠ b` (bool), broadcast. */
+  /** Where `a ≠ b` (bool), broadcast. */
   export function notEqual(a: Operand, b: Operand): ArrayHandle
   /** Ones of a shape (a number: a vector of that length), float32 unless named. */
   export function ones(shape: number | Array<number>, dtype?: DtypeName | undefined | null): ArrayHandle
@@ -2041,11 +2041,11 @@ export declare namespace ops {
   export function pad(a: ArrayHandle, padWidth: number | Array<number | Array<number>>, mode?: string | undefined | null, constantValues?: ArrayHandle | undefined | null): ArrayHandle
   /** The `kth` smallest along an axis (-1; null: of all elements) in its sorted place, smaller ones before it, larger ones behind it. */
   export function partition(a: ArrayHandle, kth: number, axis: FlatAxis): ArrayHandle
-  /** r" `a` itself; refuses bool. */
+  /** `a` itself; refuses bool. */
   export function positive(a: ArrayHandle): ArrayHandle
-  /** r" `a` to the power of `b`, broadcast. An integer to a negative power is 0. */
+  /** `a` to the power of `b`, broadcast. An integer to a negative power is 0. */
   export function power(a: Operand, b: Operand): ArrayHandle
-  /** r" The product over the given axes, or all of them. */
+  /** The product over the given axes, or all of them. */
   export function prod(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /**
    * A copy with `values`, broadcast to `indices`, written at `indices` along an axis; without an axis at places in row-major order.
@@ -2058,19 +2058,19 @@ export declare namespace ops {
   export function quantize(w: ArrayHandle, options: QuantizeOptions): QuantizedWeight
   /** `x @ wᵀ` for `x` `[.., in]` and a packed `w` `[out, in]`. */
   export function quantizedMatmul(x: ArrayHandle, w: ArrayHandle, scales: ArrayHandle, biases: ArrayHandle | undefined | null, options: QuantizedMatmulOptions): ArrayHandle
-  /** r" Degrees in radians. */
+  /** Degrees in radians. */
   export function radians(a: ArrayHandle): ArrayHandle
-  /** r" The real part. */
+  /** The real part. */
   export function real(a: ArrayHandle): ArrayHandle
-  /** r" `1 / a`. */
+  /** `1 / a`. */
   export function reciprocal(a: ArrayHandle): ArrayHandle
-  /** r" The remainder of `floorDivide`, with the sign of `b`. Integers divided by 0 give 0. */
+  /** The remainder of `floorDivide`, with the sign of `b`. Integers divided by 0 give 0. */
   export function remainder(a: Operand, b: Operand): ArrayHandle
   /** Each element `repeats` times in a row along an axis; of the elements in row-major order without one. */
   export function repeat(a: ArrayHandle, repeats: number, axis?: number | undefined | null): ArrayHandle
   /** Another shape of the same elements. One size may be -1: it takes what the others leave. */
   export function reshape(a: ArrayHandle, shape: Array<number>): ArrayHandle
-  /** r" Bits moved down by `b` places, broadcast; signed numbers keep their sign. */
+  /** Bits moved down by `b` places, broadcast; signed numbers keep their sign. */
   export function rightShift(a: Operand, b: Operand): ArrayHandle
   /**
    * Elements shifted along axes, those that leave at the end come back at the start; in row-major order without an axis. Several
@@ -2079,22 +2079,22 @@ export declare namespace ops {
   export function roll(a: ArrayHandle, shift: number | Array<number>, axes?: number | Array<number> | undefined | null): ArrayHandle
   /** Rounded to a number of decimals (0), halves to even. */
   export function round(a: ArrayHandle, decimals?: number | undefined | null): ArrayHandle
-  /** r" `1 / sqrt(a)`. */
+  /** `1 / sqrt(a)`. */
   export function rsqrt(a: ArrayHandle): ArrayHandle
-  /** r" A copy with slices replaced: `updates` has the shape that the indices broadcast to, then a size for each axis of `a`; the slices begin at `indices[i]` on `axes[i]`. Of several at one place any may win. */
+  /** A copy with slices replaced: `updates` has the shape that the indices broadcast to, then a size for each axis of `a`; the slices begin at `indices[i]` on `axes[i]`. Of several at one place any may win. */
   export function scatter(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
-  /** r" As `scatter`, but the slices are added; what comes twice is added twice. */
+  /** As `scatter`, but the slices are added; what comes twice is added twice. */
   export function scatterAdd(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
   /**
    * A copy with `values`, broadcast to `indices`, added at `indices` along an axis; what comes twice is added twice. Indices in plain
    * numbers must exist; those in arrays are moved to the nearest place.
    */
   export function scatterAddAxis(a: ArrayHandle, indices: Indices, values: ArrayHandle, axis: number): ArrayHandle
-  /** r" As `scatter`, but the larger of old and new is kept. */
+  /** As `scatter`, but the larger of old and new is kept. */
   export function scatterMax(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
-  /** r" As `scatter`, but the smaller of old and new is kept. */
+  /** As `scatter`, but the smaller of old and new is kept. */
   export function scatterMin(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
-  /** r" As `scatter`, but the slices are multiplied; what comes twice multiplies twice. */
+  /** As `scatter`, but the slices are multiplied; what comes twice multiplies twice. */
   export function scatterProd(a: ArrayHandle, indices: Array<Indices>, updates: ArrayHandle, axes: Array<number>): ArrayHandle
   /**
    * Where each of `values` would be inserted (uint32, of their shape) into this sorted vector: before its equals, or after them with
@@ -2106,15 +2106,15 @@ export declare namespace ops {
    * `[.., M, N]`.
    */
   export function segmentedMm(a: ArrayHandle, b: ArrayHandle, segments: ArrayHandle): ArrayHandle
-  /** r" `1 / (1 + exp(-a))`. */
+  /** `1 / (1 + exp(-a))`. */
   export function sigmoid(a: ArrayHandle): ArrayHandle
-  /** r" -1, 0 or 1. */
+  /** -1, 0 or 1. */
   export function sign(a: ArrayHandle): ArrayHandle
-  /** r" `a · sigmoid(a)`. */
+  /** `a · sigmoid(a)`. */
   export function silu(a: ArrayHandle): ArrayHandle
-  /** r" The sine of an angle in radians. */
+  /** The sine of an angle in radians. */
   export function sin(a: ArrayHandle): ArrayHandle
-  /** r" The hyperbolic sine. */
+  /** The hyperbolic sine. */
   export function sinh(a: ArrayHandle): ArrayHandle
   /**
    * A slice of `sliceSize` (one size for each axis) that begins at `startIndices` (whole numbers `[axes]`) on `axes`, and at 0 on other axes.
@@ -2132,21 +2132,21 @@ export declare namespace ops {
   export function sort(a: ArrayHandle, axis: FlatAxis): ArrayHandle
   /** A number of equal parts along an axis (0), or the parts that begin at 0 and at each of the given places, which ascend. */
   export function split(a: ArrayHandle, indicesOrSections: number | Array<number>, axis?: number | undefined | null): Array<ArrayHandle>
-  /** r" The square root. */
+  /** The square root. */
   export function sqrt(a: ArrayHandle): ArrayHandle
-  /** r" `a · a`. */
+  /** `a · a`. */
   export function square(a: ArrayHandle): ArrayHandle
   /** Without the given axes, which have size 1, or without all axes of size 1. */
   export function squeeze(a: ArrayHandle, axes?: number | Array<number> | undefined | null): ArrayHandle
   /** Joined along a new axis (0). */
   export function stack(arrays: Array<ArrayHandle>, axis?: number | undefined | null): ArrayHandle
-  /** r" The standard deviation over the given axes, or all of them; the divisor is the count less `ddof` (0). */
+  /** The standard deviation over the given axes, or all of them; the divisor is the count less `ddof` (0). */
   export function std(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
-  /** r" The same values, with no gradient flowing through. */
+  /** The same values, with no gradient flowing through. */
   export function stopGradient(a: ArrayHandle): ArrayHandle
-  /** r" `a - b`, broadcast. */
+  /** `a - b`, broadcast. */
   export function subtract(a: Operand, b: Operand): ArrayHandle
-  /** r" The sum over the given axes, or all of them. */
+  /** The sum over the given axes, or all of them. */
   export function sum(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null): ArrayHandle
   /** Two axes exchanged. */
   export function swapaxes(a: ArrayHandle, axis1: number, axis2: number): ArrayHandle
@@ -2160,9 +2160,9 @@ export declare namespace ops {
    * `a` and is broadcast with its other axes. Indices in plain numbers must exist; those in arrays are moved to the nearest place.
    */
   export function takeAlongAxis(a: ArrayHandle, indices: Indices, axis: FlatAxis): ArrayHandle
-  /** r" The tangent of an angle in radians. */
+  /** The tangent of an angle in radians. */
   export function tan(a: ArrayHandle): ArrayHandle
-  /** r" The hyperbolic tangent. */
+  /** The hyperbolic tangent. */
   export function tanh(a: ArrayHandle): ArrayHandle
   /** Sums of products over axes: the last `axes` (2) of `a` with the first of `b`, or two lists of axes that belong together. */
   export function tensordot(a: ArrayHandle, b: ArrayHandle, axes?: number | Array<Array<number>> | undefined | null): ArrayHandle
@@ -2182,7 +2182,7 @@ export declare namespace ops {
   export function tril(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
   /** What lies on and above the `k`-th diagonal (0) of the last two axes; 0 below. */
   export function triu(a: ArrayHandle, k?: number | undefined | null): ArrayHandle
-  /** r" Rounded towards 0. */
+  /** Rounded towards 0. */
   export function trunc(a: ArrayHandle): ArrayHandle
   /** One axis as several of the given sizes, one of which may be -1. */
   export function unflatten(a: ArrayHandle, axis: number, shape: Array<number>): ArrayHandle
@@ -2194,7 +2194,7 @@ export declare namespace ops {
   export function unique(a: ArrayHandle, size: number, options: UniqueOptions): UniqueResult
   /** The slices along an axis (0), without it. */
   export function unstack(a: ArrayHandle, axis?: number | undefined | null): Array<ArrayHandle>
-  /** r" The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */
+  /** The variance over the given axes, or all of them; the divisor is the count less `ddof` (0). */
   export function var_(a: ArrayHandle, axes?: number | Array<number> | undefined | null, keepdims?: boolean | undefined | null, ddof?: number | undefined | null): ArrayHandle
   /** Sums of products along an axis (-1) of arrays that broadcast; `a` is conjugated where it is complex. */
   export function vecdot(a: ArrayHandle, b: ArrayHandle, axis?: number | undefined | null): ArrayHandle
