@@ -157,7 +157,7 @@ fn compile_kernels(source: &Path, include: &Path, arch: &str) -> Result<(), Stri
         build.try_compile(name).map_err(|error| format!("the C++ compiler could not build {}: {error}", folder.display()))
     };
     // Before what they refer to: static libraries are searched in order.
-    build("mlxn", &["kernels.cpp", "pool.cpp"], &[])?;
+    build("mlxn", &["kernels.cpp", "packed.cpp", "pool.cpp"], &[])?;
     build("mlxn_baseline", &["simd.cpp"], &["-DMLXN_SET=baseline"])?;
     if arch == "x86_64" {
         build("mlxn_avx2", &["simd.cpp"], &["-DMLXN_SET=avx2", "-mavx2", "-mfma"])?;

@@ -77,6 +77,18 @@ kernels! {
         s: mlx_stream,
     );
     fn mlxn_linear(res: *mut mlx_array, x: mlx_array, weight: mlx_array, bias: mlx_array, s: mlx_stream);
+    fn mlxn_packed_product(
+        res: *mut mlx_array,
+        x: mlx_array,
+        codes: mlx_array,
+        scales: mlx_array,
+        biases: mlx_array,
+        indices: mlx_array,
+        bits: c_int,
+        group: c_int,
+        transpose: bool,
+        s: mlx_stream,
+    );
     fn mlxn_adamw(
         res_weight: *mut mlx_array,
         res_first: *mut mlx_array,

@@ -5,6 +5,7 @@ use mlx_sys as sys;
 
 use super::array::{optional, output};
 use super::fast::{self, Mask, RopeFrequencies, RopeOffset};
+use super::ops::{Quantization, QuantizationMode};
 use super::{Array, Dtype, Result, device, ops, stream};
 
 /// Whether this build has the kernels and computes on the CPU.
@@ -145,6 +146,28 @@ pub fn linear(x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> 
     }
     // SAFETY: valid handles; a null bias means none.
     output(|result| unsafe { sys::mlxn_linear(result, x.0, weight.0, optional(bias), stream::current()) })
+}
+
+/// `x` times a packed weight, transposed or not, where a kernel does that: float32 with codes of the affine mode. With uint32 `indices`
+/// `[.., P]` the weight is a stack of experts, which they must be, and equally many consecutive ones go with each row of `x`:
+/// `[.., P, out]`.
+pub(super) fn packed_product(
+    x: &Array,
+    [codes, scales, biases]: [&Array; 3],
+    indices: Option<&Array>,
+    how: Quantization,
+    transpose: bool,
+) -> Option<Result<Array>> {
+    let fits = codes.ndim() == if indices.is_some() { 3 } else { 2 };
+    if !usable(&[x, scales, biases]) || !fits || how.mode() != QuantizationMode::Affine || x.size() == 0 {
+        return None;
+    }
+    let indices = indices.map_or(sys::mlx_array { ctx: std::ptr::null_mut() }, |indices| indices.0);
+    let (bits, group) = (how.bits(), how.group_size());
+    // SAFETY: valid handles; null indices mean none.
+    Some(output(|result| unsafe {
+        sys::mlxn_packed_product(result, x.0, codes.0, scales.0, biases.0, indices, bits, group, transpose, stream::current())
+    }))
 }
 
 /// New weight, first and second moment of an Adam step, in place where nobody else holds the old ones; the gradient is multiplied by

@@ -460,3 +460,23 @@ fn top_p_of_each_row_and_of_rows_at_the_ends() {
         assert!(found == [wanted], "{row:?}: {found:?} is not {wanted}");
     }
 }
+
+/// The tests of kernels once more with the loops of older processors. A process of their own, since the set is chosen once.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn other_instruction_sets() {
+    const CHOICE: &str = "MLX_NODE_KERNELS";
+    if on_gpu() || std::env::var_os(CHOICE).is_some() {
+        return;
+    }
+    for set in ["avx2", "baseline"] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["mlx::kernels_tests", "mlx::packed_tests"])
+            .env(CHOICE, set)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with {set}:\n{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("packed_tests::products_are_those_of_the_numbers ... ok"), "{text}");
+    }
+}

@@ -50,5 +50,7 @@ pub fn version() -> Result<String> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod kernels_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod packed_tests;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,12 @@ int mlxn_attention(
     mlx_array* res, mlx_array q, mlx_array k, mlx_array v, mlx_array mask, float scale, bool causal, mlx_stream s);
 // x [.., in] times weight [out, in] transposed, plus a bias [out] unless that is null.
 int mlxn_linear(mlx_array* res, mlx_array x, mlx_array weight, mlx_array bias, mlx_stream s);
+// x times a weight of codes uint32 [out, words] with float32 scales and biases [out, groups], transposed or not: [.., out] or [.., in].
+// With indices, uint32 [.., P], the weight is [experts, out, words] and equally many consecutive indices go with each row of x: the result
+// is [.., P, out] or [.., P, in]. Indices must be experts: nothing checks them.
+int mlxn_packed_product(
+    mlx_array* res, mlx_array x, mlx_array codes, mlx_array scales, mlx_array biases, mlx_array indices, int bits, int group,
+    bool transpose, mlx_stream s);
 // New weight, first and second moment; constants, float32 [8]: step size, 1 / sqrt of the second bias correction, factor of the weight,
 // beta1, 1 - beta1, beta2, 1 - beta2, epsilon. `scale` is a float32 scalar array by which the gradient is multiplied.
 int mlxn_adamw(

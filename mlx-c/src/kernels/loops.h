@@ -9,6 +9,15 @@ struct AdamwStep {
   float scale, step_size, root, kept, beta1, rest1, beta2, rest2, eps;
 };
 
+// `count` rows of `width` numbers, packed in `bits` (2, 3, 4, 5, 6 or 8) with a scale and a bias for each `group` (32, 64 or 128).
+struct PackedRows {
+  const unsigned char* codes;
+  const float *scales, *biases;
+  size_t count, width;
+  int bits;
+  size_t group;
+};
+
 // Unless it says otherwise, an output may be the same memory as an input.
 struct Loops {
   void (*exp)(const float* x, float* y, size_t n);
@@ -31,6 +40,11 @@ struct Loops {
       const float* w, const float* g, const float* m, const float* v, float* new_w, float* new_m, float* new_v, size_t n,
       const AdamwStep& step);
   double (*sum_of_squares)(const float* x, size_t n);
+  // The numbers [start, start + n) of each row, whole groups: [count, n].
+  void (*unpack)(const PackedRows& w, size_t start, size_t n, float* out);
+  // y[r * y_step + o]: row o's dot with row r of x [rows, width], of whose groups `sums` [rows, width / group] are the sums.
+  void (*packed_dots)(const PackedRows& w, const float* x, const float* sums, size_t rows, float* y, size_t y_step);
+  void (*sums_of_groups)(const float* x, size_t n, size_t group, float* sums);
 };
 
 // The best that this processor runs.

@@ -229,6 +229,8 @@ double sum_of_squares(const float* x, size_t n) {
   return total;
 }
 
+#include "packed_loops.h"
+
 } // namespace
 
 namespace mlxn {
@@ -236,6 +238,7 @@ namespace mlxn {
 extern const Loops MLXN_SET;
 const Loops MLXN_SET = {
     exp_loop, logsumexp, swiglu, swiglu_grad, rms_norm, rms_norm_grad, softmax, softmax_grad, rotate, adamw, sum_of_squares,
+    unpack_rows, packed_dots, sums_of_groups,
 };
 
 } // namespace mlxn

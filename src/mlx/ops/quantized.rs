@@ -7,7 +7,7 @@ use mlx_sys as sys;
 use super::matrix::matrix_indices;
 use super::{check, zeros};
 use crate::mlx::array::{optional, output, output_list};
-use crate::mlx::{Array, Device, Dtype, Error, Result, cuda, default_device, stream};
+use crate::mlx::{Array, Device, Dtype, Error, Result, cuda, default_device, kernels, stream};
 
 /// How numbers are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +289,11 @@ pub fn quantized_matmul(
     if cuda::product_is_wrong(scales) {
         return cuda::quantized_matmul(x, w, scales, biases, transpose, how);
     }
+    if let Some(biases) = biases
+        && let Some(product) = kernels::packed_product(x, [w, scales, biases], None, how, transpose)
+    {
+        return product;
+    }
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null biases mean none.
     output(|result| unsafe {
@@ -348,6 +353,15 @@ pub fn gather_qmm(
     gather_qmm_trusted(x, w, scales, biases, how, Gather { lhs: lhs.as_ref(), rhs: rhs.as_ref(), ..gather })
 }
 
+/// Whether `x` is rows `[.., 1, K]` that go with equally many consecutive indices each: of the leading axes, the last ones may be 1 and are
+/// broadcast.
+fn pairs_of_rows(x: &Array, indices: &Array) -> bool {
+    let (Some(lead), shape) = (x.ndim().checked_sub(2), indices.shape()) else { return false };
+    let lead = &x.shape()[..lead];
+    let same = lead.iter().zip(shape).take_while(|(a, b)| a == b).count();
+    x.dim(-2) == 1 && lead.len() == shape.len() && lead[same..].iter().all(|&size| size == 1) && indices.size() > 0
+}
+
 /// `gather_qmm` with uint32 indices and parts that the caller knows to be valid.
 pub fn gather_qmm_trusted(
     x: &Array,
@@ -357,6 +371,12 @@ pub fn gather_qmm_trusted(
     how: Quantization,
     gather: Gather,
 ) -> Result<Array> {
+    if let (Some(biases), None, Some(indices)) = (biases, gather.lhs, gather.rhs)
+        && pairs_of_rows(x, indices)
+        && let Some(product) = kernels::packed_product(x, [w, scales, biases], Some(indices), how, gather.transpose)
+    {
+        return product?.expand_dims(&[-2]);
+    }
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null ones mean none.
     output(|result| unsafe {
