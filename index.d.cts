@@ -1417,6 +1417,8 @@ export declare namespace core {
   export function ndim(array: ArrayHandle): number
   /** The group size and the bits of a mode: those given, or its usual ones. */
   export function quantizationShape(mode: string, groupSize?: number | undefined | null, bits?: number | undefined | null): Array<number>
+  /** Copies the bytes of all elements, row-major and little-endian, over those of `target`, of which there must be as many. */
+  export function readInto(array: ArrayHandle, target: Uint8Array): void
   /** Frees the array of a handle and the handle itself; one that is not in use is left alone. */
   export function release(handle: ArrayHandle): void
   /** `release` of the first `count` handles of a list. */

@@ -55,6 +55,15 @@ async function read() {
   }
 }
 
+const target = new Float32Array(megabyte.size);
+
+async function readInto() {
+  for (let i = 0; i < 1000; i++) {
+    megabyte.readInto(target);
+    if (i % 20 === 0) await yielded();
+  }
+}
+
 const info = buildInfo();
 const numbers = {
   op_us: ((await times(() => adds(two))) * 1000) / COUNT,
@@ -62,5 +71,6 @@ const numbers = {
   mlp_ms: (await times(train)) / 100,
   mlp_loss: last,
   read_gbs: (megabyte.nbytes * 1000) / ((await times(read)) * 1e6),
+  read_into_gbs: (megabyte.nbytes * 1000) / ((await times(readInto)) * 1e6),
 };
 console.log(JSON.stringify({ peer: `mlx-node (mlx ${info.mlxVersion}, ${info.flavour})`, ...numbers }));

@@ -82,6 +82,33 @@ describe('reading', () => {
     ).toEqual(Int32Array.of(1, 3, 2, 4));
   });
 
+  test('into a typed array that is there', () => {
+    const a = mx.array([0, 1, 2]);
+    const floats = new Float32Array(8).fill(9);
+    expect(a.astype('float32').readInto(floats.subarray(1, 4))).toEqual(Float32Array.of(0, 1, 2));
+    expect(floats).toEqual(Float32Array.of(9, 0, 1, 2, 9, 9, 9, 9));
+    expect(a.astype('complex64').readInto(floats.subarray(0, 6))).toEqual(Float32Array.of(0, 0, 1, 0, 2, 0));
+    expect(a.astype('bool').readInto(new Uint8Array(3))).toEqual(Uint8Array.of(0, 1, 1));
+    expect(a.astype('int64').readInto(new BigInt64Array(3))).toEqual(BigInt64Array.of(0n, 1n, 2n));
+    expect(a.reshape([3, 1]).add(a).transpose().readInto(new Int32Array(9))).toEqual(
+      Int32Array.of(0, 1, 2, 1, 2, 3, 2, 3, 4),
+    );
+    expect(mx.zeros([0, 3]).readInto(new Float32Array(0))).toEqual(new Float32Array(0));
+    expect(code(() => a.readInto(new Int32Array(4)))).toBe('ERR_MLX_SHAPE');
+    for (const target of [
+      new Float32Array(3),
+      new Uint32Array(3),
+      new DataView(new ArrayBuffer(12)),
+      [0, 0, 0],
+      null,
+      3,
+    ])
+      expect(code(() => a.readInto(target as never))).toBe('ERR_MLX_DTYPE');
+    expect(code(() => a.astype('bfloat16').readInto(new Uint16Array(3)))).toBe('ERR_MLX_DTYPE');
+    a.dispose();
+    expect(code(() => a.readInto(new Int32Array(3)))).toBe('ERR_MLX_DISPOSED');
+  });
+
   test('as a number and as text', () => {
     const a = mx.array(2.5);
     expect(Number(a)).toBe(2.5);

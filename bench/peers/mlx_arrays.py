@@ -63,6 +63,14 @@ def read():
         numpy.array(megabyte)
 
 
+target = numpy.empty((512, 512), dtype=numpy.float32)
+
+
+def read_into():
+    for _ in range(1000):
+        numpy.copyto(target, megabyte)
+
+
 report(
     f"mlx {importlib.metadata.version('mlx')} in Python",
     op_us=median_ms(adds) * 1000 / COUNT,
@@ -70,4 +78,5 @@ report(
     mlp_ms=median_ms(train) / 100,
     mlp_loss=last,
     read_gbs=megabyte.nbytes * 1000 / (median_ms(read) * 1e6),
+    read_into_gbs=megabyte.nbytes * 1000 / (median_ms(read_into) * 1e6),
 )

@@ -1,7 +1,7 @@
 import { guard, MlxError, wrapNativeError } from '../errors.js';
 import { native } from '../native.js';
 import type { ArrayHandle, Dtype } from '../native-types.js';
-import { fromTyped } from './create.js';
+import { describe, fromTyped, typedDtypes } from './create.js';
 import { indexed, indexUpdate } from './indexing.js';
 import type { ArrayIndex, UpdateMode } from './indexing.js';
 import { elementText, nested } from './nested.js';
@@ -227,6 +227,16 @@ export class MxArray {
   }
 
   /**
+   * Copies all elements, row-major, into a typed array of this dtype and as many elements, and returns it: several times faster than
+   * `toTypedArray()` where the same memory is filled again and again. bool fills a Uint8Array, complex64 a Float32Array of twice
+   * as many numbers; bfloat16 has no typed array, `astype('float32')` has one.
+   */
+  readInto<T extends TypedArray | HalfArray>(target: T): T {
+    guard(() => readInto(this, target));
+    return target;
+  }
+
+  /**
    * The elements as nested lists, waiting for the graph; a 0-dimensional array gives its element. Booleans are booleans, complex
    * numbers `{ re, im }`. Whole numbers of 64 bits are numbers, but bigints where a number could not hold them exactly
    * (2^53 and more).
@@ -321,6 +331,24 @@ export class MxArray {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** Elements lie in a typed array as they do in one of that dtype. */
+const storedAs: Readonly<Partial<Record<Dtype, Dtype>>> = { bool: 'uint8', complex64: 'float32' };
+
+function readInto(array: MxArray, target: TypedArray | HalfArray): void {
+  const { dtype, nbytes } = array;
+  if (!ArrayBuffer.isView(target) || typedDtypes[target[Symbol.toStringTag]] !== (storedAs[dtype] ?? dtype))
+    throw new MlxError(
+      'ERR_MLX_DTYPE',
+      `readInto() takes a typed array of the elements' own type; ${dtype} does not fit ${describe(target)}; astype() makes another one`,
+    );
+  if (target.byteLength !== nbytes)
+    throw new MlxError(
+      'ERR_MLX_SHAPE',
+      `readInto() fills a typed array; one of ${target.byteLength} bytes does not hold shape [${array.shape.join(', ')}] of ${nbytes}`,
+    );
+  core.readInto(handleOf(array), new Uint8Array(target.buffer, target.byteOffset, target.byteLength));
 }
 
 const scalarHasNone = (what: string): MlxError =>

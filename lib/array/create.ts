@@ -7,8 +7,8 @@ import { list, text } from './guards.js';
 
 const core = native().core;
 
-/** The element type of each kind of typed array, by its name: that holds in every realm. */
-const typedDtypes: Readonly<Record<string, Dtype>> = {
+/** @internal The element type of each kind of typed array, by its name: that holds in every realm. */
+export const typedDtypes: Readonly<Record<string, Dtype>> = {
   Float16Array: 'float16',
   Float32Array: 'float32',
   Float64Array: 'float64',
@@ -31,8 +31,15 @@ export function fromTyped(data: ArrayBufferView, shape: readonly number[], dtype
   return wrap(guard(() => core.fromBytes(bytes, list(shape) as number[], text(dtype)) as ArrayHandle));
 }
 
-const describe = (value: unknown): string =>
-  value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`;
+/** @internal */
+export const describe = (value: unknown): string =>
+  value === null
+    ? 'null'
+    : Array.isArray(value)
+      ? 'a list'
+      : ArrayBuffer.isView(value)
+        ? `a ${(value as Uint8Array)[Symbol.toStringTag] ?? 'DataView'}`
+        : `a ${typeof value}`;
 
 /**
  * An array from plain data, as Python's `mx.array`: whole numbers give int32 and others float32, booleans bool, bigints int64,

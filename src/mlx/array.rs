@@ -260,35 +260,55 @@ impl Array {
         unsafe { pairs.read::<f32>(2 * pairs.size()) }
     }
 
+    /// Copies the elements as raw little-endian bytes, in row-major order, over as many bytes.
+    pub fn read_into(&self, bytes: &mut [u8]) -> Result<()> {
+        if bytes.len() != self.nbytes() {
+            return Err(Error::Shape(format!("an array of {} bytes cannot be read into {}", self.nbytes(), bytes.len())));
+        }
+        let count = bytes.len();
+        // SAFETY: the elements are that many bytes, and `bytes` is other memory.
+        self.with_elements(|data| unsafe { std::ptr::copy_nonoverlapping(data.cast::<u8>(), bytes.as_mut_ptr(), count) })
+    }
+
     /// The first `count` values of type `T` behind the elements in row-major order.
     ///
     /// # Safety
     /// The elements must be `count` values of `T`.
     unsafe fn read<T: Copy + Send>(&self, count: usize) -> Result<Vec<T>> {
-        let copy = |array: &Array| {
-            let mut values = Vec::with_capacity(count);
-            if count > 0 {
-                // SAFETY: evaluated and row-contiguous, so the elements lie at the pointer.
-                unsafe {
-                    let data = data_pointer(array.0, array.dtype());
-                    if data.is_null() {
-                        return Err(Error::Internal("MLX returned no data for an evaluated array".into()));
-                    }
-                    std::ptr::copy_nonoverlapping(data.cast::<T>(), values.as_mut_ptr(), count);
-                    values.set_len(count);
-                }
+        let mut values = Vec::with_capacity(count);
+        self.with_elements(|data| {
+            // SAFETY: as the caller promises; there is room for them.
+            unsafe {
+                std::ptr::copy_nonoverlapping(data.cast::<T>(), values.as_mut_ptr(), count);
+                values.set_len(count);
             }
-            Ok(values)
+        })?;
+        Ok(values)
+    }
+
+    /// Calls `work` with the place of the elements, computed and in row-major order; not at all where there are none.
+    fn with_elements(&self, work: impl FnOnce(*const c_void) + Send) -> Result<()> {
+        let call = |array: &Array| {
+            if array.size() == 0 {
+                return Ok(());
+            }
+            // SAFETY: evaluated.
+            let data = unsafe { data_pointer(array.0, array.dtype()) };
+            if data.is_null() {
+                return Err(Error::Internal("MLX returned no data for an evaluated array".into()));
+            }
+            work(data);
+            Ok(())
         };
         // What is computed may be read from any thread; on a GPU the driver has to be asked, which is the owner's part. While the owner
         // evaluates it may be computing just this.
         if super::device() == "cpu" && transforms::if_alone(|| self.is_ready()) == Some(true) {
-            return copy(self);
+            return call(self);
         }
         runtime::block_on_owner(|| {
             let contiguous = self.contiguous()?;
             contiguous.eval()?;
-            copy(&contiguous)
+            call(&contiguous)
         })
     }
 

@@ -191,6 +191,13 @@ pub fn bytes(array: ArrayHandle) -> js::Result<Uint8Array> {
     Ok(array.to_bytes()?.into())
 }
 
+/// Copies the bytes of all elements, row-major and little-endian, over those of `target`, of which there must be as many.
+#[napi(namespace = "core")]
+pub fn read_into(array: ArrayHandle, mut target: Uint8Array) -> js::Result<()> {
+    // SAFETY: JavaScript waits for this call, so nobody else writes there.
+    Ok(array.read_into(unsafe { target.as_mut() })?)
+}
+
 /// All elements converted to float32, row-major.
 #[napi(namespace = "core")]
 pub fn to_float32(array: ArrayHandle) -> js::Result<Float32Array> {
