@@ -4,6 +4,8 @@
 //   --threshold   instead: our layer with its tokens sorted by expert and not, by pairs of token and expert
 //   --quantized   instead: a layer of 4-bit experts, by the packed products and by dequantised ones
 //   --half        instead: a layer in bfloat16, with all experts converted for each product and as it is
+//   --size H,I,E,K  another layer: features, inner features, experts, experts for each token; E a power of two
+//   --dtype NAME    bfloat16 or float16 instead of float32
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -22,21 +24,27 @@ const { values: options } = parseArgs({
     threshold: { type: 'boolean', default: false },
     quantized: { type: 'boolean', default: false },
     half: { type: 'boolean', default: false },
+    size: { type: 'string', default: '512,256,32,4' },
+    dtype: { type: 'string', default: 'float32' },
   },
 });
 const rounds = Number(options.rounds);
-const [hidden, intermediate, experts, k] = [512, 256, 32, 4];
+const [hidden, intermediate, experts, k] = options.size.split(',').map(Number);
 
 /** The experts of tokens, the same as in the peer: four different ones each, unevenly spread. */
 function chosen(tokens) {
   return Array.from({ length: tokens }, (_, token) => {
-    const first = (Math.imul(token, 2654435761) >>> 0) >>> 27;
+    const first = Math.floor((Math.imul(token, 2654435761) >>> 0) / (2 ** 32 / experts));
     const stride = 2 * ((token * 40503) >>> 4) + 1;
     return Array.from({ length: k }, (__, j) => (first + j * stride) % experts);
   });
 }
 
-const normal = (shape, seed, scale = 1) => mx.random.normal(shape, { key: mx.random.key(seed) }).multiply(scale);
+const normal = (shape, seed, scale = 1) =>
+  mx.random
+    .normal(shape, { key: mx.random.key(seed) })
+    .multiply(scale)
+    .astype(options.dtype);
 const weights = {
   gate: normal([experts, intermediate, hidden], 1, hidden ** -0.5),
   up: normal([experts, intermediate, hidden], 2, hidden ** -0.5),
@@ -181,7 +189,9 @@ function compare() {
   if (!options.ours) {
     if (!fs.existsSync(options.python)) throw new Error(`no Python with mlx-lm at ${options.python}: bench/setup.sh`);
     const peer = path.join(here, 'peers/mlx_lm_switch.py');
-    works.push(() => JSON.parse(execFileSync(options.python, [peer], { encoding: 'utf8' })));
+    works.push(() =>
+      JSON.parse(execFileSync(options.python, [peer, options.size, options.dtype], { encoding: 'utf8' })),
+    );
   }
   const results = interleaved(works);
   const columns = ['tokens', 'ours, ms', 'loop, ms', ...(options.ours ? [] : ['mlx-lm, ms'])];
@@ -199,7 +209,7 @@ function sortedOrNot(tokens) {
 }
 
 function threshold() {
-  const rows = lazily([1, 2, 4, 8, 12, 16, 24, 32, 64, 128], sortedOrNot);
+  const rows = lazily([1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 512], sortedOrNot);
   print('Sorted by expert or not', ['pairs', 'forward, ms', 'sorted', 'gradients, ms', 'sorted'], rows);
 }
 
@@ -229,7 +239,7 @@ function quantized() {
     }));
     return [tokens * k, ...interleaved(works).map(({ ms }) => ms)];
   };
-  const rows = lazily([1, 2, 8, 16, 64, 256, 512], row);
+  const rows = lazily([1, 2, 8, 16, 64, 256, 512, 2048], row);
   print('Experts of 4 bits', ['pairs', 'packed, ms', 'packed and sorted', 'dequantised and sorted'], rows);
 }
 

@@ -1,19 +1,21 @@
-"""Time of mlx-lm's SwitchGLU, forward and with all gradients, beside bench/switch.mjs: python bench/peers/mlx_lm_switch.py"""
+"""Time of mlx-lm's SwitchGLU, forward and with all gradients, beside bench/switch.mjs: python bench/peers/mlx_lm_switch.py SIZE DTYPE"""
 
 import json
 import statistics
+import sys
 import time
 
 import mlx.core as mx
 from mlx_lm.models.switch_layers import SwitchGLU
 
-HIDDEN, INTERMEDIATE, EXPERTS, K = 512, 256, 32, 4
+HIDDEN, INTERMEDIATE, EXPERTS, K = map(int, sys.argv[1].split(","))
+DTYPE = getattr(mx, sys.argv[2])
 
 
 def chosen(tokens):
     rows = []
     for token in range(tokens):
-        first = (token * 2654435761 % 2**32) >> 27
+        first = (token * 2654435761 % 2**32) * EXPERTS >> 32
         stride = 2 * ((token * 40503) >> 4) + 1
         rows.append([(first + j * stride) % EXPERTS for j in range(K)])
     return rows
@@ -30,12 +32,13 @@ def measure(work, runs=3):
 
 
 layer = SwitchGLU(HIDDEN, INTERMEDIATE, EXPERTS)
+layer.set_dtype(DTYPE)
 mx.eval(layer.parameters())
 result = {}
 for tokens in (1, 8, 64, 512):
     indices = mx.array(chosen(tokens), dtype=mx.uint32)
-    x = mx.random.normal([tokens, HIDDEN])
-    cotangent = mx.random.normal([tokens, K, HIDDEN])
+    x = mx.random.normal([tokens, HIDDEN], DTYPE)
+    cotangent = mx.random.normal([tokens, K, HIDDEN], DTYPE)
     mx.eval(indices, x, cotangent)
 
     def loss(parameters, given):
