@@ -64,6 +64,30 @@ pub(super) fn quantized_matmul(
     x.matmul(&if transpose { weight.swapaxes(-1, -2)? } else { weight })
 }
 
+/// `quantized_matmul` finds no kernel for several matrices that lie apart, as a cache's do in its larger buffer.
+pub(super) fn product_needs_them_together(w: &Array) -> bool {
+    active() && w.ndim() > 2
+}
+
+/// `gather_mm` computes wrong numbers, or reads at addresses that end the process, where rows are no multiple of what its kernels read at
+/// once (3 in float32, 4 in bfloat16: the factors of adapters of small rank).
+pub(super) fn gather_mm_is_wrong(a: &Array, b: &Array) -> bool {
+    active() && (a.dim(-1) % VECTOR != 0 || b.dim(-1) % VECTOR != 0)
+}
+
+/// The operands of a `gather_mm` filled up with zeros to whole vectors; of the product only the first columns count.
+pub(super) fn whole_vectors(a: &Array, b: &Array) -> Result<[Array; 2]> {
+    let missing = |size: i32| (VECTOR - size % VECTOR) % VECTOR;
+    let filled = |array: &Array, rows: i32, columns: i32| {
+        let mut high = vec![0; array.ndim()];
+        let ends = array.ndim() - 2;
+        (high[ends], high[ends + 1]) = (rows, columns);
+        array.pad(&vec![0; array.ndim()], &high, 0.0)
+    };
+    let inner = missing(a.dim(-1));
+    Ok([filled(a, 0, inner)?, filled(b, inner, missing(b.dim(-1)))?])
+}
+
 /// Rows of a `table` `[V, D]` by int32 `ids`: `[.., D]`. On CUDA the gradient of `take` adds up in another order each time, so that
 /// no run could be repeated; this one is the same every time.
 pub(crate) fn embedding(table: &Array, ids: &Array) -> Result<Array> {

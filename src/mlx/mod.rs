@@ -24,7 +24,6 @@ pub use device::{Device, Property};
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use stream::{blas, default_device, device, gpu_available, set_default_device, synchronize};
-#[cfg(feature = "node")]
 pub(crate) use transforms::in_trace;
 pub use transforms::{
     Compiled, checkpoint, compile_available, compiled, custom_vjp, depends, jvp, set_compile_enabled, value_and_grad, vjp, vmap,

@@ -22,10 +22,15 @@ pub struct Packed {
     pub dtype: Dtype,
 }
 
-/// Whether packed experts are unpacked for so many pairs of token and expert. On the CPU that is faster from about 200 pairs on, and
-/// seven times as fast at 2048 (`bench/switch.mjs --quantized`, docs/moe.md); it takes the memory of one projection's numbers meanwhile.
-fn unpacks(pairs: usize) -> bool {
-    device() == "cpu" && pairs >= 256
+/// Whether packed experts are unpacked for so many pairs of token and expert, which takes the memory of one projection's numbers meanwhile.
+/// Measured with `bench/switch.mjs --quantized` (docs/moe.md): on a GPU both ways take equal time at about 5000 pairs, and unpacking half
+/// as long at 16384. On the CPU that is so from about 200 pairs on, but for what our own kernels multiply, which unpack tile by tile.
+fn unpacks(pairs: usize, x: &Array, packed: &Packed) -> bool {
+    let affine = packed.how.mode() == QuantizationMode::Affine;
+    match device() {
+        "gpu" => pairs >= 8192,
+        _ => pairs >= 256 && !(kernels::available() && affine && x.dtype() == Dtype::Float32),
+    }
 }
 
 impl From<Array> for Weight {
@@ -140,7 +145,7 @@ impl Weight {
     pub fn gather(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array> {
         match self {
             Weight::Plain(numbers) => ops::gather_mm_trusted(x, &numbers.swapaxes(-1, -2)?, None, Some(indices), sorted),
-            Weight::Packed(packed) if sorted && unpacks(indices.size()) => {
+            Weight::Packed(packed) if sorted && unpacks(indices.size(), x, packed) => {
                 ops::gather_mm_trusted(x, &packed.numbers()?.swapaxes(-1, -2)?, None, Some(indices), sorted)
             }
             Weight::Packed(Packed { codes, how, .. }) => {

@@ -288,6 +288,10 @@ pub fn gather_mm_trusted(
         let product = gather_mm_trusted(&wide(a)?, &wide(b)?, lhs_indices, rhs_indices, sorted_indices)?;
         return product.astype(if a.dtype() == b.dtype() { a.dtype() } else { Dtype::Float32 });
     }
+    if cuda::gather_mm_is_wrong(a, b) {
+        let [wide_a, wide_b] = cuda::whole_vectors(a, b)?;
+        return gather_mm_trusted(&wide_a, &wide_b, lhs_indices, rhs_indices, sorted_indices)?.slice_axis(-1, 0, b.dim(-1));
+    }
     // SAFETY: valid handles; null ones mean none.
     output(|result| unsafe {
         sys::mlx_gather_mm(result, a.0, b.0, optional(lhs_indices), optional(rhs_indices), sorted_indices, stream::current())

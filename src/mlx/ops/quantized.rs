@@ -289,6 +289,10 @@ pub fn quantized_matmul(
     if cuda::product_is_wrong(scales) {
         return cuda::quantized_matmul(x, w, scales, biases, transpose, how);
     }
+    let apart = cuda::product_needs_them_together(w);
+    let together = |part: &Array| if apart { part.contiguous() } else { Ok(part.clone()) };
+    let (w, scales, biases) = (&together(w)?, &together(scales)?, biases.map(together).transpose()?);
+    let biases = biases.as_ref();
     if let Some(biases) = biases
         && let Some(product) = kernels::packed_product(x, [w, scales, biases], None, how, transpose)
     {

@@ -11,7 +11,7 @@ use crate::mlx::{random, value_and_grad};
 use crate::models::{AdapterFormat, Forward, LoraConfig, Targets};
 use crate::nn::Layer;
 use crate::rl::step::{StepOptions, TextRow, TrainRow, Trainer};
-use crate::testing::{assert_close, golden_path, load_tensors};
+use crate::testing::{assert_close, golden_path, load_tensors, on_gpu};
 
 fn model(name: &str) -> Model {
     load_f32(&golden_path(&format!("models/{name}"))).unwrap()
@@ -511,7 +511,9 @@ fn an_adapter_learns_on_packed_weights() {
         assert!(first > 3.0 && last < 0.5 && losses.iter().all(|loss| loss.is_finite()), "{name}: from {first} to {last}");
         assert!(gap(&logits(&model), &before) > 0.1);
         model.set_adapter(None).unwrap();
-        assert_close(&logits(&model), &before, 0.0, 0.0, "the base");
+        // cuBLAS may choose another algorithm from one call to the next.
+        let rounding = if on_gpu() { 1e-5 } else { 0.0 };
+        assert_close(&logits(&model), &before, rounding, rounding, "the base");
         let after: Vec<(String, Vec<u8>)> =
             model.parameters().into_iter().map(|(name, array)| (name, array.to_bytes().unwrap())).collect();
         assert_eq!(base, after, "{name}: the base weights");
