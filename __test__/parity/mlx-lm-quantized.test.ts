@@ -88,6 +88,21 @@ async function info(folder: string) {
   return model.quantization;
 }
 
+/** Saves each model, lets mlx-lm read all of them, and compares its answers with ours; gives the requests. */
+async function savedAndRead(peer: Peer, models: readonly (() => Promise<Awaited<ReturnType<typeof loadModel>>>)[]) {
+  const [requests, answers]: [ReturnType<typeof requestFor>[], Awaited<ReturnType<typeof ours>>[]] = [[], []];
+  for (const make of models) {
+    const model = await make();
+    const folder = join(tempDir(), 'ours');
+    await model.save(folder);
+    requests.push(requestFor(model, folder));
+    answers.push(await ours(model, requests.at(-1)!));
+    model.dispose();
+  }
+  for (const [i, reading] of read(peer, requests).entries()) expectSame(reading, answers[i]!);
+  return requests;
+}
+
 describe('quantised models and mlx-lm', () => {
   let peer: Peer;
 
@@ -138,37 +153,34 @@ describe('quantised models and mlx-lm', () => {
       // Widths that the groups do not divide.
       { config: { ...configs.qwen3, intermediate_size: 192 }, options: { groupSize: 128 } },
     ];
-    const [requests, answers]: [ReturnType<typeof requestFor>[], Awaited<ReturnType<typeof ours>>[]] = [[], []];
-    for (const { config, options } of models) {
-      const model = await loadModel(await randomCheckpoint(config), { dtype: 'float32', quantize: options });
-      const folder = join(tempDir(), 'ours');
-      await model.save(folder);
-      requests.push(requestFor(model, folder));
-      answers.push(await ours(model, requests.at(-1)!));
-      model.dispose();
-    }
-    for (const [i, reading] of read(peer, requests).entries()) expectSame(reading, answers[i]!);
+    const requests = await savedAndRead(
+      peer,
+      models.map(
+        ({ config, options }) =>
+          async () =>
+            loadModel(await randomCheckpoint(config), { dtype: 'float32', quantize: options }),
+      ),
+    );
     expect(quantizationOf(requests[2]!.folder)).toHaveProperty(['model.layers.0.mlp.gate', 'bits'], 8);
   }, 600_000);
 
   it('reads what GPTQ and AWQ have made', async () => {
     const data = [Array.from({ length: 2048 }, (_, i) => 2 + ((i * i + 7 * i) % 60))];
-    const [requests, answers]: [ReturnType<typeof requestFor>[], Awaited<ReturnType<typeof ours>>[]] = [[], []];
-    for (const [config, method, bits] of [
+    const cases = [
       [configs.qwen3, 'gptq', 4],
       [configs.qwen3, 'awq', 3],
       [configs.qwen3Moe, 'gptq', 3],
       [configs.qwen3Moe, 'awq', 4],
-    ] as const) {
-      const model = await loadModel(await randomCheckpoint(config), { dtype: 'float32' });
-      await model.quantize({ method, bits, calibration: { data, sequenceLength: 128 } });
-      const folder = join(tempDir(), 'ours');
-      await model.save(folder);
-      requests.push(requestFor(model, folder));
-      answers.push(await ours(model, requests.at(-1)!));
-      model.dispose();
-    }
-    for (const [i, reading] of read(peer, requests).entries()) expectSame(reading, answers[i]!);
+    ] as const;
+    const requests = await savedAndRead(
+      peer,
+      cases.map(([config, method, bits]) => async () => {
+        const model = await loadModel(await randomCheckpoint(config), { dtype: 'float32' });
+        await model.quantize({ method, bits, calibration: { data, sequenceLength: 128 } });
+        return model;
+      }),
+    );
+    expect(requests.map(({ folder }) => quantizationOf(folder).bits)).toEqual(cases.map(([, , bits]) => bits));
   }, 600_000);
 
   it('converts bfloat16 checkpoints file to file as mlx-lm does, and takes its own back to numbers', async () => {
