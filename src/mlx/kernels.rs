@@ -162,8 +162,7 @@ pub(super) fn packed_product(
     if !usable(&[x, scales, biases]) || !fits || how.mode() != QuantizationMode::Affine || x.size() == 0 {
         return None;
     }
-    let indices = indices.map_or(sys::mlx_array { ctx: std::ptr::null_mut() }, |indices| indices.0);
-    let (bits, group) = (how.bits(), how.group_size());
+    let (indices, bits, group) = (optional(indices), how.bits(), how.group_size());
     // SAFETY: valid handles; null indices mean none.
     Some(output(|result| unsafe {
         sys::mlxn_packed_product(result, x.0, codes.0, scales.0, biases.0, indices, bits, group, transpose, stream::current())

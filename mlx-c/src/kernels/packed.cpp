@@ -46,11 +46,15 @@ struct Task {
 void forward(const Packed& w, const std::vector<Run>& runs, const float* x, size_t rows, float* y) {
   const size_t outputs = w.shape.outputs, width = w.shape.width, groups = width / w.shape.group;
   std::vector<float> sums(rows * groups);
-  for (size_t row = 0; row < rows; row++) loops().sums_of_groups(x + row * width, width, w.shape.group, &sums[row * groups]);
   std::vector<Task> tasks;
   const size_t tile = std::max<size_t>(16, TILE / width / 16 * 16);
-  for (const Run& run : runs)
+  for (const Run& run : runs) {
+    if (run.count <= FEW) {
+      // Rows of a run lie together, and so do their groups.
+      loops().sums_of_groups(x + run.start * width, run.count * width, w.shape.group, &sums[run.start * groups]);
+    }
     for (size_t o = 0; o < outputs; o += tile) tasks.push_back({run, o, std::min(tile, outputs - o)});
+  }
   parallel(tasks.size(), [&](size_t i) {
     const auto& [run, start, count] = tasks[i];
     const PackedRows part = w.rows(run.expert, start, count);

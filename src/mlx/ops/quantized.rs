@@ -289,15 +289,15 @@ pub fn quantized_matmul(
     if cuda::product_is_wrong(scales) {
         return cuda::quantized_matmul(x, w, scales, biases, transpose, how);
     }
-    let apart = cuda::product_needs_them_together(w);
-    let together = |part: &Array| if apart { part.contiguous() } else { Ok(part.clone()) };
-    let (w, scales, biases) = (&together(w)?, &together(scales)?, biases.map(together).transpose()?);
-    let biases = biases.as_ref();
     if let Some(biases) = biases
         && let Some(product) = kernels::packed_product(x, [w, scales, biases], None, how, transpose)
     {
         return product;
     }
+    let apart = cuda::product_needs_them_together(w);
+    let together = |part: &Array| if apart { part.contiguous() } else { Ok(part.clone()) };
+    let (w, scales, biases) = (&together(w)?, &together(scales)?, biases.map(together).transpose()?);
+    let biases = biases.as_ref();
     let (group_size, bits, mode) = how.raw();
     // SAFETY: valid handles; null biases mean none.
     output(|result| unsafe {
